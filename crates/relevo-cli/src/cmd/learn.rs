@@ -1,0 +1,246 @@
+//! `relevo learn`: run episodes, learn, compare, report.
+
+use std::{
+    collections::VecDeque,
+    io::IsTerminal,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use relevo::{
+    evaluate::evaluate,
+    learn::{EpisodeEnd, LEDGER_FILE, RunConfig, Session},
+    picture,
+    report::{self, Report},
+    stage::Stage,
+    team::TeamSpec,
+};
+
+use super::{Fault, print};
+use crate::world::{self, POLICY_FILE, write_file};
+
+/// Let a team learn who should act next, and compare what it learned with fixed workflows
+///
+/// Leaves in its folder: the ledger (every decision and why), the policy, a report, and two pictures.
+#[derive(Args)]
+pub(crate) struct LearnArguments {
+    /// The team file
+    team: PathBuf,
+    /// Episodes to learn from [default: as the team file says]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    episodes: Option<u64>,
+    /// Seed of everything random [default: 1]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Folder of the run [default: runs/TEAM, or the next free runs/TEAM-2, -3, ...]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in the folder (by default the newest of the team) after its last whole episode
+    #[arg(long)]
+    resume: bool,
+}
+
+pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
+    let stage = world::stage(&arguments.team)?;
+    let out = folder(arguments, stage.team())?;
+    let runtime = world::runtime()?;
+    let (mut session, done_before) = if arguments.resume {
+        let (session, dropped) = Session::resume(&stage, &out, arguments.seed, arguments.episodes)?;
+        let done = session.episodes_done();
+        eprintln!("resuming {} after {done} of {} episodes", out.display(), session.config().episodes);
+        if dropped > 0 {
+            eprintln!("({dropped} bytes of an unfinished episode were dropped; it is done again)");
+        }
+        (session, done)
+    } else {
+        std::fs::create_dir_all(&out)
+            .map_err(|e| format!("{}: the folder cannot be made: {e}", out.display()))?;
+        let episodes = arguments.episodes.unwrap_or(stage.team().run.episodes);
+        let config = RunConfig { seed: arguments.seed.unwrap_or(1), episodes };
+        (Session::start(&stage, &out, config)?, 0)
+    };
+    let RunConfig { seed, episodes } = session.config();
+    eprintln!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());
+
+    let stop = Arc::new(AtomicBool::new(false));
+    runtime.spawn(interrupt(stop.clone()));
+    let mut live = Live::new(stage.team(), episodes, done_before);
+    let started = Instant::now();
+    let flow = runtime.block_on(async {
+        // The first future is polled to its next real wait; yielding now and then lets Ctrl-C be seen in simulations too.
+        session
+            .run(|end| {
+                live.episode(end);
+                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
+            .await
+    })?;
+    live.finish();
+    let policy = session.policy();
+    write_file(&out.join(POLICY_FILE), &policy.to_text())?;
+    if flow.is_break() {
+        let again = arguments.team.display();
+        eprintln!(
+            "stopped after {} of {episodes} episodes; nothing learned is lost. Go on with:\n  relevo learn {again} --resume --out {}",
+            session.episodes_done(),
+            out.display()
+        );
+        return Ok(ExitCode::from(130));
+    }
+    let learning = started.elapsed();
+    report(&runtime, &stage, &session, &out, &stop)?;
+    eprintln!(
+        "learned in {:.1} s; ledger {:.1} MB. Ask why: relevo explain {}",
+        learning.as_secs_f64(),
+        session.ledger_bytes() as f64 / 1e6,
+        out.display()
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn report(
+    runtime: &tokio::runtime::Runtime,
+    stage: &Stage,
+    session: &Session<'_>,
+    out: &Path,
+    stop: &AtomicBool,
+) -> Result<(), Fault> {
+    let bar = ProgressBar::new_spinner();
+    bar.set_draw_target(ProgressDrawTarget::stderr());
+    let learners = session.participants().iter().map(|p| p.learner()).collect();
+    let evaluation = evaluate(stage, learners, |arm| {
+        bar.tick();
+        bar.set_message(format!("measuring {arm}"));
+    });
+    let arms = runtime.block_on(async {
+        tokio::select! {
+            arms = evaluation => Ok(arms?),
+            () = until(stop) => Err(Fault::from(
+                "interrupted while measuring; the learned policy is written. Measure again with --resume",
+            )),
+        }
+    })?;
+    bar.finish_and_clear();
+    let report = Report::new(stage.team(), session.config().seed, session.episodes_done(), &arms);
+    write_file(&out.join("report.json"), &report.to_json())?;
+    let text = report.to_text();
+    write_file(&out.join("report.txt"), &text)?;
+    let diagram = report::diagram(stage.team(), &report, &arms[0]);
+    write_file(&out.join("handoffs.svg"), &picture::diagram::svg(&diagram))?;
+    let curve = report::curve(stage.team(), session.returns(), &report);
+    write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;
+    print(&format!("\n{text}\n"))?;
+    let files = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt", "handoffs.svg", "learning.svg"];
+    eprintln!("in {}: {}", out.display(), files.join(", "));
+    Ok(())
+}
+
+async fn until(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The first Ctrl-C ends after the running episode, the second at once.
+async fn interrupt(stop: Arc<AtomicBool>) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        stop.store(true, Ordering::Relaxed);
+        if tokio::signal::ctrl_c().await.is_ok() {
+            std::process::exit(130);
+        }
+    }
+}
+
+/// The folder of the run: given, or under `runs/`.
+fn folder(arguments: &LearnArguments, team: &TeamSpec) -> Result<PathBuf, Fault> {
+    let has_run = |path: &Path| path.join(LEDGER_FILE).exists();
+    let named = |n: u32| match n {
+        1 => Path::new("runs").join(&team.name),
+        n => Path::new("runs").join(format!("{}-{n}", team.name)),
+    };
+    match (&arguments.out, arguments.resume) {
+        (Some(out), false) if has_run(out) => Err(format!(
+            "{} already holds a run: go on with it by --resume, or choose another folder with --out",
+            out.display()
+        )
+        .into()),
+        (Some(out), true) if !has_run(out) => {
+            Err(format!("{} holds no run to resume; leave --resume out to begin one", out.display()).into())
+        }
+        (Some(out), _) => Ok(out.clone()),
+        (None, false) => Ok((1..).map(named).find(|path| !has_run(path)).expect("some number is free")),
+        (None, true) => (1..).map(named).take_while(|path| has_run(path)).last().ok_or_else(|| {
+            format!(
+                "there is no run of {:?} under runs/ to resume; leave --resume out to begin one",
+                team.name
+            )
+            .into()
+        }),
+    }
+}
+
+/// The live view: progress, mean return, current workflow.
+struct Live<'t> {
+    team: &'t TeamSpec,
+    bar: ProgressBar,
+    recent: VecDeque<f64>,
+    sum: f64,
+    workflow: String,
+    said: Instant,
+    tenth: u64,
+    episodes: u64,
+}
+
+/// Episodes over which the live view averages.
+const RECENT: usize = 200;
+
+impl<'t> Live<'t> {
+    fn new(team: &'t TeamSpec, episodes: u64, done: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(episodes), ProgressDrawTarget::stderr_with_hz(8));
+        let style = "{bar:24} {pos}/{len} {per_sec}  {eta} left  {msg}";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is constant"));
+        bar.set_position(done);
+        bar.reset_eta();
+        let (recent, workflow) = (VecDeque::with_capacity(RECENT), String::new());
+        Live { team, bar, recent, sum: 0.0, workflow, said: Instant::now(), tenth: 0, episodes }
+    }
+
+    fn episode(&mut self, end: &EpisodeEnd) {
+        self.bar.inc(1);
+        self.sum += end.episode_return;
+        self.recent.push_back(end.episode_return);
+        if self.recent.len() > RECENT {
+            self.sum -= self.recent.pop_front().unwrap_or(0.0);
+        }
+        if self.said.elapsed() < Duration::from_millis(125) && end.episode + 1 < self.episodes {
+            return;
+        }
+        self.said = Instant::now();
+        if end.greedy || self.workflow.is_empty() {
+            let mut names: Vec<&str> = end.path.iter().map(|a| self.team.agent_name(*a)).collect();
+            names.push(end.stop);
+            self.workflow = names.join(" → ");
+        }
+        let mean = self.sum / self.recent.len() as f64;
+        let message = format!("return {mean:.3}  {}", self.workflow);
+        // Where nobody watches a terminal, a line every tenth of the way.
+        let tenth = (end.episode + 1) * 10 / self.episodes;
+        if !std::io::stderr().is_terminal() && tenth > self.tenth {
+            self.tenth = tenth;
+            eprintln!("episode {} of {}: {message}", end.episode + 1, self.episodes);
+        }
+        self.bar.set_message(message);
+    }
+
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,18 @@
+//! One file per verb. Data goes to standard output, everything said beside it to standard error.
+
+pub(crate) mod explain;
+pub(crate) mod learn;
+pub(crate) mod policy;
+pub(crate) mod run;
+
+/// What went wrong, for a person: what, where, what to try.
+pub(crate) type Fault = Box<dyn std::error::Error>;
+
+/// Print to standard output; a reader that has gone away (`| head`) is no fault.
+pub(crate) fn print(text: &str) -> Result<(), Fault> {
+    use std::io::Write;
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

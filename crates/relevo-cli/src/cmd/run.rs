@@ -1,0 +1,109 @@
+//! `relevo run`: route one real item by a learned policy.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use relevo::{
+    evaluate::{Greedy, Turn, walk},
+    report::table,
+};
+use relevo_core::{learner::Learner, record::Table};
+
+use super::{Fault, print};
+use crate::world;
+
+/// Route one item by a learned policy, and print each handoff and why
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    /// The team file
+    team: PathBuf,
+    /// The policy, or the folder of the run that learned it
+    #[arg(long, value_name = "POLICY")]
+    policy: PathBuf,
+    /// The item
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where to put what comes out
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
+    let stage = world::stage(&arguments.team)?;
+    let policy = world::policy(&arguments.policy)?;
+    let participants = world::restored(&stage, &policy)?;
+    let learners: Vec<&Learner> = participants.iter().map(|p| p.learner()).collect();
+    let task = stage.tasks().open(&arguments.input)?;
+    let mut greedy = Greedy { learners: learners.clone() };
+    let runtime = world::runtime()?;
+    let interrupted = async {
+        tokio::signal::ctrl_c().await.ok();
+    };
+    let walk = runtime.block_on(async {
+        tokio::select! {
+            walk = walk(&stage, task, 0, &mut greedy) => Ok(walk),
+            () = interrupted => Err("interrupted; the running program was ended"),
+        }
+    })?;
+    let mut rows = vec![["", "agent", "saw", "handed to", "because"].map(str::to_owned).to_vec()];
+    for (i, turn) in walk.turns.iter().enumerate() {
+        let to = match turn.action {
+            Some(action) => stage.team().choice_name(turn.agent, action),
+            None => "nobody: no choice was admissible",
+        };
+        rows.push(vec![
+            (i + 1).to_string(),
+            stage.team().agent_name(turn.agent).to_owned(),
+            turn.situation.clone(),
+            to.to_owned(),
+            because(&stage, learners[turn.agent.0 as usize], turn),
+        ]);
+    }
+    let mut text = table(&rows);
+    for turn in &walk.turns {
+        if let Some(failure) = &turn.failure {
+            text += &format!("  {}: {failure}\n", stage.team().agent_name(turn.agent));
+        }
+    }
+    let quality = match walk.quality {
+        Some(q) if walk.stop == "finished" => format!("quality {q}"),
+        Some(_) => "not concluded".to_owned(),
+        None => "quality unknown: nothing to compare with".to_owned(),
+    };
+    text += &format!(
+        "{}: {} after {} calls ({} failed), return {:.4}, {quality}\n",
+        walk.task, walk.stop, walk.calls, walk.failures, walk.walk_return
+    );
+    print(&text)?;
+    if let Some(output) = &arguments.output {
+        std::fs::write(output, &walk.artifact.payload)
+            .map_err(|e| format!("{}: it cannot be written: {e}", output.display()))?;
+        eprintln!("what came out is in {}", output.display());
+    }
+    Ok(if walk.stop == "finished" && walk.quality != Some(0.0) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(2)
+    })
+}
+
+/// The values that were compared, the best first.
+fn because(stage: &relevo::stage::Stage, learner: &Learner, turn: &Turn) -> String {
+    let values = learner.values(Table::Successors, &turn.observation);
+    let graph = learner.graph(Table::Successors).expect("every learner has successors");
+    let Some(edges) = graph.edges(turn.observation.signature) else {
+        return "never seen before: the first admissible choice".to_owned();
+    };
+    let mut choices: Vec<_> = turn.observation.legal.iter().map(|a| (values[a.index()], a)).collect();
+    if choices.len() == 1 {
+        return "the only admissible choice".to_owned();
+    }
+    choices.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let shown = choices.iter().take(3).map(|(value, a)| {
+        let name = stage.team().choice_name(turn.agent, *a);
+        format!("{name} {value:.3} ({})", edges[a.index()].visits)
+    });
+    let rest = choices.len().saturating_sub(3);
+    let rest = if rest > 0 { format!(", {rest} lower") } else { String::new() };
+    format!("value (visits): {}{rest}", shown.collect::<Vec<_>>().join(", "))
+}

@@ -1,0 +1,44 @@
+//! The command `relevo`.
+
+mod cmd;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Teams of agents learn, from outcomes, who should act next.
+///
+/// Each agent sees only what it is handed and its own private state; for every handoff exactly one number comes back.
+/// Begin with `relevo learn examples/maths/team.toml`.
+#[derive(Parser)]
+#[command(name = "relevo", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Learn(cmd::learn::LearnArguments),
+    Run(cmd::run::RunArguments),
+    Explain(cmd::explain::ExplainArguments),
+    #[command(subcommand)]
+    Policy(cmd::policy::PolicyCommand),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Learn(arguments) => cmd::learn::learn(&arguments),
+        Command::Run(arguments) => cmd::run::run(&arguments),
+        Command::Explain(arguments) => cmd::explain::explain(&arguments),
+        Command::Policy(command) => cmd::policy::policy(&command),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Setting up what the verbs share: a team on its stage, policies, files.
+
+use std::path::{Path, PathBuf};
+
+use relevo::{stage::Stage, team::TeamSpec};
+use relevo_core::{Rng, ids::AgentId, policy_file::PolicyFile, protocol::Participant};
+
+use crate::cmd::Fault;
+
+/// The team of a file, ready to act.
+pub(crate) fn stage(path: &Path) -> Result<Stage, Fault> {
+    let team = TeamSpec::load(path)?;
+    let simulator = team.simulate.as_ref().map(relevo_lab::simulator).transpose();
+    let simulator = simulator.map_err(|e| format!("{}: {e}", path.display()))?;
+    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory.canonicalize().map_err(|e| format!("{}: {e}", directory.display()))?;
+    Ok(Stage::new(team, &directory, simulator).map_err(|e| format!("{}: {e}", path.display()))?)
+}
+
+/// A policy file.
+pub(crate) fn policy(path: &Path) -> Result<PolicyFile, Fault> {
+    // Whoever names the folder of a run means its policy.
+    let path = if path.is_dir() { path.join(POLICY_FILE) } else { path.to_owned() };
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        format!("{}: the policy file cannot be read: {e}; `relevo learn` writes one", path.display())
+    })?;
+    Ok(PolicyFile::from_text(&text).map_err(|e| format!("{}: {e}", path.display()))?)
+}
+
+/// Participants of a team that know what a policy file holds.
+pub(crate) fn restored(stage: &Stage, policy: &PolicyFile) -> Result<Vec<Participant>, Fault> {
+    let team = stage.team();
+    let mut participants = vec![];
+    for (i, agent) in team.agents.iter().enumerate() {
+        let learned = policy.agents.iter().find(|a| a.name == agent.name).ok_or_else(|| {
+            let known: Vec<&str> = policy.agents.iter().map(|a| a.name.as_str()).collect();
+            format!(
+                "the policy knows no agent {:?} (it knows {}): it is of another team",
+                agent.name,
+                known.join(", ")
+            )
+        })?;
+        let successors: Vec<&str> = agent.handoffs.iter().map(|h| h.to()).collect();
+        if learned.successors != successors
+            || (agent.operations.len() > 1 && learned.operations != agent.operations)
+        {
+            return Err(format!(
+                "agent {:?} could hand to {} when the policy was learned, now to {}: learn again",
+                agent.name,
+                learned.successors.join(", "),
+                successors.join(", ")
+            )
+            .into());
+        }
+        let spec = team.participant(AgentId(i as u32), 1)?;
+        let mut participant = Participant::new(spec, &mut Rng::stream(0, "unused"))?;
+        learned.restore(participant.learner_mut())?;
+        participants.push(participant);
+    }
+    Ok(participants)
+}
+
+/// The policy in the folder of a run.
+pub(crate) const POLICY_FILE: &str = "policy.json";
+
+/// Write a file whole or not at all.
+pub(crate) fn write_file(path: &Path, content: &str) -> Result<(), Fault> {
+    use std::io::Write;
+    let fail = |e: std::io::Error| format!("{}: it cannot be written: {e}", path.display());
+    let mut beside: PathBuf = path.to_owned();
+    beside.as_mut_os_string().push(".tmp");
+    let mut file = std::fs::File::create(&beside).map_err(fail)?;
+    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    Ok(std::fs::rename(&beside, path).map_err(fail)?)
+}
+
+/// A runtime for calls of programs, on this thread.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

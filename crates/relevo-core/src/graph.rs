@@ -1,0 +1,329 @@
+//! The policy graph: what one agent has learned of each situation, as a fold of its records.
+//!
+//! It is also the tabular estimator. A node is a signature, an edge one choice there; the edges of a node lie side
+//! by side in memory. Settlements come from [`crate::learner`]; `relevo explain` and the policy file read it. Nothing
+//! else writes it: if it is wrong, the fold or the log is.
+
+use alloc::{vec, vec::Vec};
+use core::ops::Range;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::{
+    ids::ActionId,
+    observation::{Observation, Signature},
+    q::QFunction,
+    record::{Record, Table},
+    step::StepRule,
+    units::Usage,
+};
+
+/// What a decision reads of an edge: 16 bytes, so that a node of 16 choices spans four cache lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Edge {
+    /// Q(o, a): the current estimate, in the team's unit of reward.
+    pub value: f64,
+    /// Settlements so far.
+    pub visits: u32,
+    /// Failed attempts so far.
+    pub failures: u32,
+}
+
+/// What a report reads of an edge: sums over its settlements.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Sum of the targets y.
+    pub targets: f64,
+    /// Sum of squared deviations of the targets from their mean.
+    pub targets_m2: f64,
+    /// Sum of the tokens used.
+    pub tokens: f64,
+    /// Sum of squared deviations of the tokens from their mean.
+    pub tokens_m2: f64,
+}
+
+/// The policy graph of one agent and one table of choices.
+#[derive(Clone, Debug)]
+pub struct PolicyGraph {
+    width: usize,
+    initial: f64,
+    step: StepRule,
+    nodes_max: usize,
+    index: HashMap<Signature, u32, FixedState>,
+    signatures: Vec<Signature>,
+    edges: Vec<Edge>,
+    sums: Vec<Sums>,
+    /// Tail averages of the values; empty unless the step rule averages.
+    averages: Vec<f64>,
+    /// Running mean of gamma^tau times the standard error that came with V; empty until one comes.
+    spreads: Vec<f64>,
+}
+
+impl PolicyGraph {
+    /// Where situations are kept together once the graph is full.
+    pub const OTHER: Signature = Signature(u64::MAX);
+
+    /// An empty graph of `width` choices a node, each worth `initial` until it is first settled. Beyond `nodes_max`
+    /// signatures, new ones share the node [`PolicyGraph::OTHER`].
+    pub fn new(width: usize, initial: f64, step: StepRule, nodes_max: usize) -> Self {
+        PolicyGraph {
+            width,
+            initial,
+            step,
+            nodes_max: nodes_max.clamp(1, u32::MAX as usize),
+            index: HashMap::with_hasher(FixedState::with_seed(0x72_65_6c_65_76_6f)),
+            signatures: vec![],
+            edges: vec![],
+            sums: vec![],
+            averages: vec![],
+            spreads: vec![],
+        }
+    }
+
+    /// The graph that a sequence of records makes: all settlements and revisions of `table`, in order.
+    pub fn fold<'r>(self, table: Table, records: impl IntoIterator<Item = &'r Record>) -> Self {
+        records.into_iter().fold(self, |mut graph, record| {
+            graph.apply(table, record);
+            graph
+        })
+    }
+
+    /// Take in one record; those of other tables, and those that settle nothing, change nothing.
+    pub fn apply(&mut self, of: Table, record: &Record) {
+        match record {
+            Record::Settled { table, signature, action, target, step, usage, spread, .. } if *table == of => {
+                self.settle(*signature, *action, *target, *step, *usage);
+                if let Some(spread) = spread {
+                    self.spread(*signature, *action, *spread, *step);
+                }
+            }
+            Record::Revised { table, signature, action, value, .. } if *table == of => {
+                self.assign(*signature, *action, *value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Choices a node.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The value of a choice that was never settled.
+    pub fn initial(&self) -> f64 {
+        self.initial
+    }
+
+    /// How many signatures it knows.
+    pub fn len(&self) -> usize {
+        self.signatures.len()
+    }
+
+    /// Whether nothing has been settled yet.
+    pub fn is_empty(&self) -> bool {
+        self.signatures.is_empty()
+    }
+
+    /// The signatures, in the order of their first settlement.
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    /// The edges of a situation, one a choice; `None` where nothing is known.
+    pub fn edges(&self, signature: Signature) -> Option<&[Edge]> {
+        self.row(signature).map(|row| &self.edges[row])
+    }
+
+    /// The sums of a situation, one a choice; `None` where nothing is known.
+    pub fn sums(&self, signature: Signature) -> Option<&[Sums]> {
+        self.row(signature).map(|row| &self.sums[row])
+    }
+
+    /// Running means of gamma^tau * se(V), one a choice; `None` unless values come with standard errors.
+    pub fn spreads(&self, signature: Signature) -> Option<&[f64]> {
+        self.row(signature).and_then(|row| self.spreads.get(row))
+    }
+
+    /// How often any choice was settled in a situation.
+    pub fn visits(&self, signature: Signature) -> u64 {
+        self.edges(signature).map_or(0, |edges| edges.iter().map(|e| u64::from(e.visits)).sum())
+    }
+
+    /// The values on which decisions are taken: the tail averages if the step rule averages, else the estimates.
+    pub fn decision_values(&self, signature: Signature, out: &mut [f64]) {
+        match self.row(signature) {
+            Some(row) if !self.averages.is_empty() => out[..self.width].copy_from_slice(&self.averages[row]),
+            Some(row) => out.iter_mut().zip(&self.edges[row]).for_each(|(v, e)| *v = e.value),
+            None => out[..self.width].fill(self.initial),
+        }
+    }
+
+    /// The step of the next settlement of an edge.
+    pub fn next_step(&self, signature: Signature, action: ActionId) -> f64 {
+        let visits = self.edges(signature).map_or(0, |edges| edges[action.index()].visits);
+        self.step.step(visits.saturating_add(1))
+    }
+
+    /// Settle one sample: `Q(o, a) += step (y - Q(o, a))`. Returns the error `y - Q(o, a)` as it was before.
+    pub fn settle(
+        &mut self,
+        signature: Signature,
+        action: ActionId,
+        target: f64,
+        step: f64,
+        usage: Usage,
+    ) -> f64 {
+        let at = self.row_or_insert(signature).start + action.index();
+        let edge = &mut self.edges[at];
+        let error = target - edge.value;
+        // Q(o, a) <- Q(o, a) + alpha (y - Q(o, a))
+        edge.value += step * error;
+        edge.visits = edge.visits.saturating_add(1);
+        edge.failures = edge.failures.saturating_add(usage.failures);
+        let n = edge.visits;
+        let sums = &mut self.sums[at];
+        accumulate(&mut sums.targets, &mut sums.targets_m2, target, n);
+        accumulate(&mut sums.tokens, &mut sums.tokens_m2, usage.tokens as f64, n);
+        if let Some(weight) = self.step.average_weight(n) {
+            // Qbar <- Qbar + w_n (Q - Qbar)
+            self.averages[at] += weight * (self.edges[at].value - self.averages[at]);
+        }
+        error
+    }
+
+    /// Take in the standard error that came with V: `spread += step (gamma^tau se - spread)`.
+    pub fn spread(&mut self, signature: Signature, action: ActionId, discounted_error: f64, step: f64) {
+        let at = self.row_or_insert(signature).start + action.index();
+        self.spreads.resize(self.edges.len(), 0.0);
+        self.spreads[at] += step * (discounted_error - self.spreads[at]);
+    }
+
+    /// Set a value without counting a visit (extensions: local model, refresh).
+    pub fn assign(&mut self, signature: Signature, action: ActionId, value: f64) {
+        let at = self.row_or_insert(signature).start + action.index();
+        self.edges[at].value = value;
+        if !self.averages.is_empty() {
+            self.averages[at] = value;
+        }
+    }
+
+    /// Put back an edge as it was written to a policy file.
+    pub fn restore(&mut self, signature: Signature, action: ActionId, edge: Edge, sums: Sums, average: f64) {
+        let at = self.row_or_insert(signature).start + action.index();
+        self.edges[at] = edge;
+        self.sums[at] = sums;
+        if !self.averages.is_empty() {
+            self.averages[at] = average;
+        }
+    }
+
+    /// Bytes held per edge, without the index.
+    pub const fn bytes_per_edge() -> usize {
+        size_of::<Edge>() + size_of::<Sums>()
+    }
+
+    fn row(&self, signature: Signature) -> Option<Range<usize>> {
+        let node = match self.index.get(&signature) {
+            Some(node) => *node as usize,
+            None if self.index.len() < self.nodes_max => return None,
+            None => *self.index.get(&Self::OTHER)? as usize,
+        };
+        Some(node * self.width..(node + 1) * self.width)
+    }
+
+    fn row_or_insert(&mut self, signature: Signature) -> Range<usize> {
+        if let Some(row) = self.row(signature) {
+            return row;
+        }
+        let key = if self.index.len() + 1 < self.nodes_max { signature } else { Self::OTHER };
+        self.index.insert(key, self.signatures.len() as u32);
+        self.signatures.push(key);
+        let start = self.edges.len();
+        let end = start + self.width;
+        self.edges.resize(end, Edge { value: self.initial, visits: 0, failures: 0 });
+        self.sums.resize(end, Sums::default());
+        if self.step.average_weight(1).is_some() {
+            self.averages.resize(end, self.initial);
+        }
+        start..end
+    }
+}
+
+/// Add the n-th sample to a sum and its M2, in the arithmetic of the recorded AgensFlow graphs, so that their sums
+/// and M2 are met bit for bit: the means are taken from the sums.
+fn accumulate(sum: &mut f64, m2: &mut f64, sample: f64, n: u32) {
+    *sum += sample;
+    if n > 1 {
+        let (old, new) = ((*sum - sample) / f64::from(n - 1), *sum / f64::from(n));
+        *m2 += (sample - old) * (sample - new);
+    }
+}
+
+impl QFunction for PolicyGraph {
+    fn width(&self) -> usize {
+        self.width
+    }
+
+    fn values(&self, o: &Observation, out: &mut [f64]) {
+        match self.row(o.signature) {
+            Some(row) => out.iter_mut().zip(&self.edges[row]).for_each(|(v, e)| *v = e.value),
+            None => out[..self.width].fill(self.initial),
+        }
+    }
+
+    fn update(&mut self, o: &Observation, a: ActionId, target: f64, step: f64) -> f64 {
+        self.settle(o.signature, a, target, step, Usage::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Mean and M2 equal the two-pass ones of the same samples, in any interleaving of edges.
+        #[test]
+        fn sums_are_those_of_the_samples(
+            samples in proptest::collection::vec((0u64..5, 0u32..3, -10.0f64..10.0, 0u64..1000), 1..200)
+        ) {
+            let mut graph = PolicyGraph::new(3, 0.5, StepRule::Mean, 100);
+            for (s, a, y, tokens) in &samples {
+                let step = graph.next_step(Signature(*s), ActionId(*a));
+                graph.settle(Signature(*s), ActionId(*a), *y, step, Usage { tokens: *tokens, failures: 1 });
+            }
+            for s in 0..5 {
+                for a in 0..3 {
+                    let ys: alloc::vec::Vec<f64> =
+                        samples.iter().filter(|x| x.0 == s && x.1 == a).map(|x| x.2).collect();
+                    let Some(edges) = graph.edges(Signature(s)) else { prop_assert!(ys.is_empty()); continue };
+                    let (edge, sums) = (edges[a as usize], graph.sums(Signature(s)).unwrap()[a as usize]);
+                    prop_assert_eq!(edge.visits as usize, ys.len());
+                    prop_assert_eq!(edge.failures as usize, ys.len());
+                    if ys.is_empty() { prop_assert_eq!(edge.value, 0.5); continue }
+                    let mean = ys.iter().sum::<f64>() / ys.len() as f64;
+                    let m2: f64 = ys.iter().map(|y| (y - mean) * (y - mean)).sum();
+                    prop_assert!((edge.value - mean).abs() < 1e-9);
+                    prop_assert!((sums.targets / ys.len() as f64 - mean).abs() < 1e-9);
+                    prop_assert!((sums.targets_m2 - m2).abs() < 1e-7);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_graph_keeps_the_rest_together() {
+        let mut graph = PolicyGraph::new(1, 0.0, StepRule::Constant(1.0), 3);
+        for s in 0..10 {
+            graph.settle(Signature(s), ActionId(0), s as f64, 1.0, Usage::default());
+        }
+        assert_eq!(graph.signatures(), [Signature(0), Signature(1), PolicyGraph::OTHER]);
+        assert_eq!(graph.edges(Signature(1)).unwrap()[0].value, 1.0);
+        assert_eq!(graph.edges(Signature(7)).unwrap()[0], Edge { value: 9.0, visits: 8, failures: 0 });
+    }
+
+    #[test]
+    fn an_edge_takes_at_most_64_bytes() {
+        assert!(PolicyGraph::bytes_per_edge() <= 64);
+    }
+}

@@ -1,0 +1,554 @@
+//! The learner of one agent: appraises a situation for the predecessor, decides, and settles (paper, Algorithm 1).
+//! Driven by [`crate::protocol::Participant`]; it knows nothing of handoffs, ids or messages.
+
+use alloc::{vec, vec::Vec};
+
+use crate::{
+    graph::PolicyGraph,
+    ids::{ActionId, EpisodeId},
+    observation::{Observation, Signature},
+    policy::{Decision, Policy, PolicySpec, Scores},
+    q::{FeatureError, Linear, LinearSpec, Mlp, MlpSpec, QFunction, ShapeError},
+    record::Table,
+    rng::Rng,
+    step::{Schedule, StepRule},
+    units::{Bounds, Discount, Return, Tau, Usage, Value},
+};
+
+/// Which of its choices an agent learns (paper, section 2.1), and when it makes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Regime {
+    /// Operations are fixed; only the successor is learned, chosen at this point.
+    PreConfigured(DecisionPoint),
+    /// The local operations are learned too, by Q~, coupled to Q; the successor is chosen after them.
+    Adaptable {
+        /// How many operations there are.
+        operations: u32,
+    },
+}
+
+/// When a pre-configured agent chooses its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionPoint {
+    /// At activation, before its own operation.
+    Before,
+    /// After its own operation, on what came out of it.
+    After,
+}
+
+/// How an estimate is kept.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Estimator {
+    /// One cell per signature and choice: the policy graph itself.
+    Table,
+    /// Linear in the features.
+    Linear(LinearSpec),
+    /// A neural network on dense features.
+    Mlp(MlpSpec),
+}
+
+/// Who learns what from how a task ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Credit {
+    /// The successor's greedy value at its activation: `y = R + gamma^tau V` (the paper).
+    ValuePassing,
+    /// The same scalar, sent after the successor's own step has been settled:
+    /// `V = (1 - lambda) max Q + lambda y` if its choice was greedy, else `max Q` (Watkins cut).
+    Relay {
+        /// lambda in [0, 1].
+        lambda: f64,
+    },
+    /// The final reward of the task to every step alike: `y = G`.
+    Trajectory,
+}
+
+/// What goes beyond the paper's one scalar per handoff. All off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Extensions {
+    /// Keep own handoffs as an empirical model and ask receivers again for their current values, by opaque handle.
+    pub local_model: bool,
+    /// Send a value again when it has moved by more than this.
+    pub refresh: Option<f64>,
+    /// Send a standard error with each value; evaluate with `V - c se`, explore with `V + c se`. This is c.
+    pub standard_error: Option<f64>,
+}
+
+/// Everything a learner is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnerSpec {
+    /// How many successors (columns) there are.
+    pub successors: u32,
+    /// What is learned and when it is chosen.
+    pub regime: Regime,
+    /// gamma.
+    pub discount: Discount,
+    /// Where values lie; what comes from outside is clamped into it.
+    pub bounds: Bounds,
+    /// The value of what was never tried.
+    pub initial: f64,
+    /// The estimator.
+    pub estimator: Estimator,
+    /// The step rule.
+    pub step: StepRule,
+    /// The policy.
+    pub policy: PolicySpec,
+    /// Credit assignment.
+    pub credit: Credit,
+    /// Beyond the paper.
+    pub extensions: Extensions,
+    /// Most signatures a graph keeps apart.
+    pub signatures_max: usize,
+}
+
+/// A specification that cannot work, with the reason.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SpecError {
+    /// 1/n and bootstrapping.
+    #[error(
+        "the step rule 1/n (mean) cannot be used with {credit}: early targets hold the successors' first guesses \
+         and 1/n never forgets them (measured error falls like T^-0.19 instead of T^-1); use resc, poly or \
+         poly-average, or trajectory credit, which does not bootstrap"
+    )]
+    MeanWithBootstrapping {
+        /// The credit assignment that bootstraps.
+        credit: &'static str,
+    },
+    /// A number outside of its range.
+    #[error("{what} is {value}: it must lie in {range}")]
+    Range {
+        /// Which.
+        what: &'static str,
+        /// What was given.
+        value: f64,
+        /// What is allowed.
+        range: &'static str,
+    },
+    /// Parts that do not go together.
+    #[error("{0}")]
+    Combination(&'static str),
+    /// A network or linear estimator of impossible shape.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+}
+
+impl LearnerSpec {
+    /// A tabular learner with the paper's credit and this crate's defaults.
+    pub fn tabular(successors: u32, regime: Regime, discount: Discount, bounds: Bounds) -> Self {
+        LearnerSpec {
+            successors,
+            regime,
+            discount,
+            bounds,
+            initial: 0.0,
+            estimator: Estimator::Table,
+            step: StepRule::Poly { exponent: 0.7 },
+            policy: PolicySpec::EpsilonGreedy(crate::policy::EpsilonGreedy {
+                epsilon: Schedule::Constant(0.1),
+                ties: crate::policy::Ties::First,
+            }),
+            credit: Credit::ValuePassing,
+            extensions: Extensions::default(),
+            signatures_max: 1 << 22,
+        }
+    }
+
+    /// Whether the parts go together; every learner and participant begins with it.
+    pub fn check(&self) -> Result<(), SpecError> {
+        fn within(
+            what: &'static str,
+            value: f64,
+            range: &'static str,
+            holds: fn(f64) -> bool,
+        ) -> Result<(), SpecError> {
+            if holds(value) { Ok(()) } else { Err(SpecError::Range { what, value, range }) }
+        }
+        fn probability(what: &'static str, schedule: Schedule) -> Result<(), SpecError> {
+            let (ends, shape) = match schedule {
+                Schedule::Constant(x) => ([x, x], 1.0),
+                Schedule::Linear { from, to, .. } => ([from, to], 1.0),
+                Schedule::Power { floor, scale, exponent } => ([floor, floor], scale.min(exponent)),
+            };
+            within("the scale or exponent of a schedule", shape, "(0, inf)", |x| x > 0.0 && x.is_finite())?;
+            ends.into_iter().try_for_each(|x| within(what, x, "[0, 1]", |x| (0.0..=1.0).contains(&x)))
+        }
+        match (self.step, self.credit) {
+            (StepRule::Mean, Credit::ValuePassing) => {
+                return Err(SpecError::MeanWithBootstrapping { credit: "value passing" });
+            }
+            (StepRule::Mean, Credit::Relay { .. }) => {
+                return Err(SpecError::MeanWithBootstrapping { credit: "relay" });
+            }
+            (StepRule::Poly { exponent } | StepRule::PolyAverage { exponent }, _) => {
+                within("the exponent of the step rule", exponent, "(0.5, 1)", |x| x > 0.5 && x < 1.0)?;
+            }
+            (StepRule::Constant(step), _) => {
+                within("the constant step", step, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
+            }
+            (StepRule::Mean | StepRule::Resc { .. }, _) => {}
+        }
+        if let Credit::Relay { lambda } = self.credit {
+            within("lambda", lambda, "[0, 1]", |x| (0.0..=1.0).contains(&x))?;
+        }
+        match &self.policy {
+            PolicySpec::EpsilonGreedy(policy) => probability("epsilon", policy.epsilon)?,
+            PolicySpec::Ucb(ucb) => {
+                within("the floor of the policy", ucb.floor, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
+                within("the half-life of exploration", ucb.half_life, "(0, inf)", |x| x > 0.0)?;
+                within("exploration", ucb.exploration.min(ucb.exploration_min), "[0, inf)", |x| x >= 0.0)?;
+            }
+            PolicySpec::Posterior(posterior) => {
+                within("the floor of the policy", posterior.floor, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
+                within("the variance of the posterior", posterior.variance, "(0, inf)", |x| x > 0.0)?;
+            }
+        }
+        within("the initial value", self.initial, "the finite numbers", f64::is_finite)?;
+        if self.initial < self.bounds.min() || self.initial > self.bounds.max() {
+            return Err(SpecError::Range {
+                what: "the initial value",
+                value: self.initial,
+                range: "the declared bounds of values",
+            });
+        }
+        if self.successors == 0 || matches!(self.regime, Regime::Adaptable { operations: 0 }) {
+            return Err(SpecError::Combination("an agent needs at least one choice in every table"));
+        }
+        let extended = self.extensions != Extensions::default();
+        if extended && self.credit != Credit::ValuePassing {
+            return Err(SpecError::Combination(
+                "the extensions (local model, refresh, standard error) go with value passing only",
+            ));
+        }
+        if extended && self.regime == Regime::PreConfigured(DecisionPoint::After) {
+            return Err(SpecError::Combination(
+                "the extensions speak of situations at activation: they need an agent that decides before its \
+                 operation, or an adaptable one",
+            ));
+        }
+        if self.extensions.local_model && self.estimator != Estimator::Table {
+            return Err(SpecError::Combination("the local model needs the tabular estimator"));
+        }
+        if let Some(c) = self.extensions.standard_error {
+            within("the weight of the standard error", c, "[0, inf)", |x| x >= 0.0 && x.is_finite())?;
+        }
+        if let Some(theta) = self.extensions.refresh {
+            within("the refresh threshold", theta, "[0, inf)", |x| x >= 0.0 && x.is_finite())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a choice led to, ready to be learned from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Where the choice was made.
+    pub observation: Observation,
+    /// The choice.
+    pub action: ActionId,
+    /// R, accrued after the choice.
+    pub reward: Return,
+    /// How long the option took.
+    pub tau: Tau,
+    /// What it used up.
+    pub usage: Usage,
+}
+
+/// How an estimate moved.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settlement {
+    /// The target y.
+    pub target: f64,
+    /// y - Q(o, a), before.
+    pub error: f64,
+    /// The step alpha.
+    pub step: f64,
+}
+
+/// The value of a situation, and how sure the agent is of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Appraisal {
+    /// max over the admissible choices.
+    pub value: Value,
+    /// Standard error of the best choice's value; infinite spread is cut to the width of the bounds.
+    pub standard_error: f64,
+}
+
+/// What one agent knows: a graph of what happened, and, unless the graph is the estimator, the estimator.
+#[derive(Clone, Debug)]
+struct ActionValues {
+    graph: PolicyGraph,
+    approximator: Option<Approximator>,
+}
+
+#[derive(Clone, Debug)]
+enum Approximator {
+    Linear(Linear),
+    Mlp(alloc::boxed::Box<Mlp>),
+}
+
+impl Approximator {
+    fn q(&self) -> &dyn QFunction {
+        match self {
+            Approximator::Linear(q) => q,
+            Approximator::Mlp(q) => &**q,
+        }
+    }
+
+    fn q_mut(&mut self) -> &mut dyn QFunction {
+        match self {
+            Approximator::Linear(q) => q,
+            Approximator::Mlp(q) => &mut **q,
+        }
+    }
+}
+
+impl ActionValues {
+    fn new(spec: &LearnerSpec, width: u32, rng: &mut Rng) -> Result<Self, SpecError> {
+        let width = width as usize;
+        let graph = PolicyGraph::new(width, spec.initial, spec.step, spec.signatures_max);
+        let approximator = match &spec.estimator {
+            Estimator::Table => None,
+            Estimator::Linear(linear) => Some(Approximator::Linear(Linear::new(LinearSpec {
+                width,
+                init: spec.initial,
+                ..linear.clone()
+            })?)),
+            Estimator::Mlp(mlp) => Some(Approximator::Mlp(alloc::boxed::Box::new(Mlp::new(
+                MlpSpec { width, offset: spec.initial, ..mlp.clone() },
+                rng,
+            )?))),
+        };
+        Ok(ActionValues { graph, approximator })
+    }
+
+    /// Current estimates: what is passed back and bootstrapped from.
+    fn values(&self, o: &Observation) -> Vec<f64> {
+        let mut out = vec![0.0; self.graph.width()];
+        match &self.approximator {
+            Some(approximator) => approximator.q().values(o, &mut out),
+            None => self.graph.values(o, &mut out),
+        }
+        out
+    }
+
+    /// What decisions are taken on.
+    fn decision_values(&self, o: &Observation) -> Vec<f64> {
+        if self.approximator.is_some() {
+            return self.values(o);
+        }
+        let mut out = vec![0.0; self.graph.width()];
+        self.graph.decision_values(o.signature, &mut out);
+        out
+    }
+
+    fn accepts(&self, o: &Observation) -> Result<(), FeatureError> {
+        match &self.approximator {
+            None => Ok(()),
+            Some(Approximator::Linear(q)) => q.accepts(o),
+            Some(Approximator::Mlp(q)) => q.accepts(o),
+        }
+    }
+}
+
+/// The learner of one agent.
+#[derive(Clone, Debug)]
+pub struct Learner {
+    spec: LearnerSpec,
+    successors: ActionValues,
+    operations: Option<ActionValues>,
+}
+
+impl Learner {
+    /// A learner that knows nothing yet; `rng` initialises networks and nothing else.
+    pub fn new(spec: LearnerSpec, rng: &mut Rng) -> Result<Self, SpecError> {
+        spec.check()?;
+        let successors = ActionValues::new(&spec, spec.successors, rng)?;
+        let operations = match spec.regime {
+            Regime::PreConfigured(_) => None,
+            Regime::Adaptable { operations } => Some(ActionValues::new(&spec, operations, rng)?),
+        };
+        Ok(Learner { spec, successors, operations })
+    }
+
+    /// What it was made of.
+    pub fn spec(&self) -> &LearnerSpec {
+        &self.spec
+    }
+
+    /// The policy graph of a table; `None` for the operations of a pre-configured agent.
+    pub fn graph(&self, table: Table) -> Option<&PolicyGraph> {
+        self.tables(table).map(|t| &t.graph)
+    }
+
+    /// The policy graph of a table, to put back what a policy file holds.
+    pub fn graph_mut(&mut self, table: Table) -> Option<&mut PolicyGraph> {
+        match table {
+            Table::Successors => Some(&mut self.successors.graph),
+            Table::Operations => self.operations.as_mut().map(|t| &mut t.graph),
+        }
+    }
+
+    /// The parameters of a linear or neural estimator, as little-endian bytes; `None` for a table.
+    pub fn parameters(&self, table: Table) -> Option<Vec<u8>> {
+        match self.tables(table)?.approximator.as_ref()? {
+            Approximator::Linear(q) => Some(q.parameters().iter().flat_map(|x| x.to_le_bytes()).collect()),
+            Approximator::Mlp(q) => Some(q.parameters().iter().flat_map(|x| x.to_le_bytes()).collect()),
+        }
+    }
+
+    /// Put back the parameters that [`Learner::parameters`] gave; refused if their number is wrong or one is not finite.
+    pub fn set_parameters(&mut self, table: Table, bytes: &[u8]) -> Result<(), ShapeError> {
+        let values = match table {
+            Table::Successors => Some(&mut self.successors),
+            Table::Operations => self.operations.as_mut(),
+        };
+        match values.and_then(|v| v.approximator.as_mut()) {
+            None => Ok(()),
+            Some(Approximator::Linear(q)) => {
+                let (words, _) = bytes.as_chunks();
+                q.set_parameters(&words.iter().map(|w| f64::from_le_bytes(*w)).collect::<Vec<_>>())
+            }
+            Some(Approximator::Mlp(q)) => {
+                let (words, _) = bytes.as_chunks();
+                q.set_parameters(&words.iter().map(|w| f32::from_le_bytes(*w)).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    fn tables(&self, table: Table) -> Option<&ActionValues> {
+        match table {
+            Table::Successors => Some(&self.successors),
+            Table::Operations => self.operations.as_ref(),
+        }
+    }
+
+    fn table(&self, table: Table) -> &ActionValues {
+        self.tables(table)
+            .expect("operations are only asked of an adaptable agent; the participant checks it")
+    }
+
+    /// Whether the estimator can use an observation made for `table`.
+    pub fn accepts(&self, table: Table, o: &Observation) -> Result<(), FeatureError> {
+        self.table(table).accepts(o)
+    }
+
+    /// The values of all choices at `o`, by column, as decisions see them.
+    pub fn values(&self, table: Table, o: &Observation) -> Vec<f64> {
+        self.table(table).decision_values(o)
+    }
+
+    /// `V = max_a Q(o, a)` over the admissible choices (paper, equation 4), within the declared bounds.
+    pub fn appraise(&self, table: Table, o: &Observation) -> Appraisal {
+        let values = self.table(table).values(o);
+        let best = crate::policy::argmax(&o.legal, |a| values[a.index()])
+            .expect("an observation without choices is refused before");
+        let value = Value::new(values[best.index()]).unwrap_or_else(|_| {
+            // A diverged approximator must not poison its neighbours.
+            Value::new(self.spec.initial).expect("checked to be finite")
+        });
+        let width = self.spec.bounds.max() - self.spec.bounds.min();
+        let standard_error = self
+            .table(table)
+            .graph
+            .edges(o.signature)
+            .zip(self.table(table).graph.sums(o.signature))
+            .map(|(edges, sums)| (edges[best.index()].visits, sums[best.index()].targets_m2))
+            .filter(|(n, _)| *n > 1)
+            // se = sqrt(M2 / (n - 1) / n)
+            .map_or(width, |(n, m2)| libm::sqrt(m2 / (f64::from(n) - 1.0) / f64::from(n)).min(width));
+        Appraisal { value: self.spec.bounds.clamp(value), standard_error }
+    }
+
+    /// Choose among the admissible choices at `o`.
+    pub fn decide(
+        &self,
+        table: Table,
+        o: &Observation,
+        episode: EpisodeId,
+        clock: u64,
+        rng: &mut Rng,
+    ) -> Decision {
+        let mut values = self.table(table).decision_values(o);
+        let graph = &self.table(table).graph;
+        let spreads = graph.spreads(o.signature).unwrap_or(&[]);
+        if let Some(c) = self.spec.extensions.standard_error {
+            // Targets were taken at V - c se; exploration sees V + c se, that is 2 c gamma^tau se more.
+            values.iter_mut().zip(spreads).for_each(|(v, s)| *v += 2.0 * c * s);
+        }
+        let scores = Scores {
+            legal: &o.legal,
+            values: &values,
+            edges: graph.edges(o.signature).unwrap_or(&[]),
+            spreads,
+            signature: o.signature,
+            episode,
+            clock,
+        };
+        self.spec.policy.decide(scores, rng)
+    }
+
+    /// The target of a step whose successor returned `value`; `None` where the task ended in it.
+    pub fn target(&self, step: &Step, value: Option<Value>) -> f64 {
+        let r = step.reward.get();
+        match (self.spec.credit, value) {
+            // y = G
+            (Credit::Trajectory, Some(value)) => value.get(),
+            // y = R + gamma^tau V                                        (paper, equation 5)
+            (_, Some(value)) => r + self.spec.discount.over(step.tau) * value.get(),
+            // y = R                                                      (terminal)
+            (_, None) => r,
+        }
+    }
+
+    /// Move the estimate of a step towards `target`.
+    pub fn settle(&mut self, table: Table, step: &Step, target: f64) -> Settlement {
+        let values = match table {
+            Table::Successors => &mut self.successors,
+            Table::Operations => self.operations.as_mut().expect("checked by the participant"),
+        };
+        let signature = step.observation.signature;
+        let alpha = values.graph.next_step(signature, step.action);
+        let error = values.graph.settle(signature, step.action, target, alpha, step.usage);
+        let error = match &mut values.approximator {
+            None => error,
+            Some(approximator) => approximator.q_mut().update(&step.observation, step.action, target, alpha),
+        };
+        Settlement { target, error, step: alpha }
+    }
+
+    /// Set the estimate of a step to `target`, which is an average already (extension: local model).
+    pub(crate) fn settle_fully(&mut self, table: Table, step: &Step, target: f64) -> Settlement {
+        let graph = self.graph_mut(table).expect("successors always have a graph");
+        let error = graph.settle(step.observation.signature, step.action, target, 1.0, step.usage);
+        Settlement { target, error, step: 1.0 }
+    }
+
+    /// Take in the standard error that came with a value (extension).
+    pub(crate) fn spread(&mut self, table: Table, s: Signature, a: ActionId, spread: f64, step: f64) {
+        if let Some(graph) = self.graph_mut(table) {
+            graph.spread(s, a, spread, step);
+        }
+    }
+
+    /// Move an estimate towards a corrected target without counting a visit; returns it (extension: refresh).
+    pub(crate) fn revise(&mut self, step: &Step, target: f64) -> f64 {
+        let signature = step.observation.signature;
+        let visits = self.successors.graph.edges(signature).map_or(1, |e| e[step.action.index()].visits);
+        let alpha = self.spec.step.step(visits.max(1));
+        if let Some(approximator) = &mut self.successors.approximator {
+            approximator.q_mut().update(&step.observation, step.action, target, alpha);
+        }
+        let old = self
+            .successors
+            .graph
+            .edges(signature)
+            .map_or(self.spec.initial, |e| e[step.action.index()].value);
+        let value = old + alpha * (target - old);
+        self.assign(signature, step.action, value);
+        value
+    }
+
+    /// Set an estimate without counting a visit (extensions).
+    pub(crate) fn assign(&mut self, signature: Signature, action: ActionId, value: f64) {
+        self.successors.graph.assign(signature, action, value);
+    }
+}

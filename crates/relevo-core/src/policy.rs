@@ -1,0 +1,400 @@
+//! Policies: from values to a choice, with the probability of every choice. Called by [`crate::learner`] at each
+//! decision; the whole vector goes into the decision's record.
+//!
+//! A policy first computes its probability vector and then draws from it, so the recorded vector is the
+//! propensity by construction, and replaying the record's stream position gives the same choice again.
+
+use alloc::{boxed::Box, vec, vec::Vec};
+use libm::{erfc, exp, log, sqrt};
+
+use crate::{
+    graph::Edge,
+    ids::{ActionId, EpisodeId},
+    observation::{ActionSet, Signature},
+    rng::Rng,
+    step::Schedule,
+};
+
+/// What a policy may look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Scores<'a> {
+    /// The admissible choices; at least one.
+    pub legal: &'a ActionSet,
+    /// The value of every choice, by column.
+    pub values: &'a [f64],
+    /// Visits and failures of every choice, by column; empty where nothing is known.
+    pub edges: &'a [Edge],
+    /// Standard errors carried by successors' values, by column; empty unless that extension is on.
+    pub spreads: &'a [f64],
+    /// The situation.
+    pub signature: Signature,
+    /// The task.
+    pub episode: EpisodeId,
+    /// Time in the unit of the schedules.
+    pub clock: u64,
+}
+
+impl Scores<'_> {
+    fn visits(&self, a: ActionId) -> u32 {
+        self.edges.get(a.index()).map_or(0, |e| e.visits)
+    }
+
+    fn failures(&self, a: ActionId) -> u32 {
+        self.edges.get(a.index()).map_or(0, |e| e.failures)
+    }
+}
+
+/// One choice, with the probability that each admissible choice had.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What was chosen.
+    pub action: ActionId,
+    /// The probability of each admissible choice, in the order of the set; sums to 1.
+    pub probabilities: Box<[f64]>,
+    /// Whether the choice has the largest value of all admissible ones.
+    pub greedy: bool,
+    /// Position of the random stream before the draw.
+    pub position: u64,
+}
+
+/// A rule that turns values into a choice.
+pub trait Policy {
+    /// The probability of each admissible choice, in the order of the set.
+    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]>;
+
+    /// Choose: one draw from [`Policy::probabilities`].
+    fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
+        let position = rng.position();
+        let probabilities = self.probabilities(scores);
+        let mut rest = rng.unit();
+        // A sum of probabilities may end just below the draw: then the last possible choice is meant.
+        let mut chosen = None;
+        for (action, p) in scores.legal.iter().zip(&probabilities) {
+            if *p > 0.0 {
+                chosen = Some(action);
+                if rest < *p {
+                    break;
+                }
+            }
+            rest -= p;
+        }
+        let action = chosen.expect("a decision is asked for with at least one admissible choice");
+        Decision { action, greedy: is_greedy(scores, action), probabilities, position }
+    }
+}
+
+/// How equal values are told apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ties {
+    /// The lowest column wins: teams put "finish" first, then fewer handoffs are preferred.
+    #[default]
+    First,
+    /// All share the probability (routing).
+    Random,
+}
+
+/// The policies that a team can be given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PolicySpec {
+    /// With probability epsilon a uniform choice, else the best.
+    EpsilonGreedy(EpsilonGreedy),
+    /// Annealed, reliability-aware upper confidence bounds.
+    Ucb(Ucb),
+    /// A Gaussian posterior around each value, one sample of it held for a whole episode.
+    Posterior(Posterior),
+}
+
+impl PolicySpec {
+    fn policy(&self) -> &dyn Policy {
+        match self {
+            PolicySpec::EpsilonGreedy(policy) => policy,
+            PolicySpec::Ucb(policy) => policy,
+            PolicySpec::Posterior(policy) => policy,
+        }
+    }
+}
+
+impl Policy for PolicySpec {
+    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+        self.policy().probabilities(scores)
+    }
+
+    fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
+        self.policy().decide(scores, rng)
+    }
+}
+
+/// With probability epsilon a uniform choice, else the best.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EpsilonGreedy {
+    /// epsilon.
+    pub epsilon: Schedule,
+    /// How equal values are told apart.
+    pub ties: Ties,
+}
+
+impl Policy for EpsilonGreedy {
+    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+        let best = best(scores, self.ties, |a| scores.values[a.index()]);
+        mix(best, self.epsilon.at(scores.clock))
+    }
+}
+
+/// The score of AgensFlow (its section 3.4), mixed with a floor so that every choice keeps a known probability.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ucb {
+    /// Exploration at the first visit of a node, c0.
+    pub exploration: f64,
+    /// Exploration never falls below this.
+    pub exploration_min: f64,
+    /// Visits of a node after which c has halved.
+    pub half_life: f64,
+    /// Weight of the failure rate, lambda.
+    pub reliability: f64,
+    /// Probability spread evenly over all admissible choices.
+    pub floor: f64,
+    /// How equal scores are told apart.
+    pub ties: Ties,
+}
+
+impl Default for Ucb {
+    fn default() -> Self {
+        Ucb {
+            exploration: 1.4,
+            exploration_min: 0.5,
+            half_life: 50.0,
+            reliability: 0.5,
+            floor: 0.01,
+            ties: Ties::First,
+        }
+    }
+}
+
+impl Ucb {
+    /// The score of a choice: mean, plus a bonus for what is little known, minus a penalty for what fails.
+    /// `node` is N, `n` the visits and `f` the failures of the choice, `mean` its value.
+    pub fn score(&self, node: u64, n: u32, f: u32, mean: f64) -> f64 {
+        let big_n = node as f64;
+        // c(N) = max(c_min, c0 2^(-N / half_life));  c0 at N <= 0
+        let c = (self.exploration * libm::pow(0.5, big_n / self.half_life)).max(self.exploration_min);
+        let (n, f) = (f64::from(n), f64::from(f));
+        if n == 0.0 && f == 0.0 {
+            f64::INFINITY
+        } else if n == 0.0 {
+            // -lambda + c sqrt(ln(N + 1) / max(1, f))
+            -self.reliability + c * sqrt(log(big_n + 1.0) / f.max(1.0))
+        } else {
+            // Q + c sqrt(ln(N + 1) / n) - lambda f / (n + f)
+            mean + c * sqrt(log(big_n + 1.0) / n) - self.reliability * f / (n + f)
+        }
+    }
+}
+
+impl Policy for Ucb {
+    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+        let node = scores.edges.iter().map(|e| u64::from(e.visits)).sum();
+        let best = best(scores, self.ties, |a| {
+            self.score(node, scores.visits(a), scores.failures(a), scores.values[a.index()])
+        });
+        mix(best, self.floor)
+    }
+}
+
+/// Posterior sampling: each value is taken to be `N(Q, variance / (n + 1))`; one sample of all of them is held for
+/// the whole episode and followed greedily, mixed with a floor.
+///
+/// The recorded probabilities are those of being the best in a fresh sample (by quadrature, to about 1e-3), that is,
+/// over the sample of the episode. The sample itself is a function of the stream, the episode and the situation, so
+/// that holding it needs no memory and replaying a decision needs no history.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Posterior {
+    /// Variance of one sample of a target; the prior counts as one sample.
+    pub variance: f64,
+    /// Probability spread evenly over all admissible choices.
+    pub floor: f64,
+}
+
+impl Posterior {
+    fn deviation(&self, scores: Scores<'_>, a: ActionId) -> f64 {
+        let own = self.variance / (f64::from(scores.visits(a)) + 1.0);
+        // The uncertainty that came with the successors' values adds to the agent's own.
+        let passed = scores.spreads.get(a.index()).copied().unwrap_or(0.0);
+        sqrt(own + passed * passed)
+    }
+}
+
+impl Policy for Posterior {
+    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+        let arms: Vec<(f64, f64)> =
+            scores.legal.iter().map(|a| (scores.values[a.index()], self.deviation(scores, a))).collect();
+        mix(probability_of_best(&arms), self.floor)
+    }
+
+    fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
+        let position = rng.position();
+        let EpisodeId(episode) = scores.episode;
+        let mut held = rng.fork([episode as u64, (episode >> 64) as u64, scores.signature.0]);
+        // One deviate a column, legal or not: the sample does not depend on what else is admissible.
+        let sample: Vec<f64> = (0..scores.values.len() as u32)
+            .map(|a| scores.values[a as usize] + self.deviation(scores, ActionId(a)) * held.normal())
+            .collect();
+        let action = if rng.unit() < self.floor {
+            let nth = rng.below(scores.legal.len() as u32) as usize;
+            scores.legal.iter().nth(nth)
+        } else {
+            argmax(scores.legal, |a| sample[a.index()])
+        }
+        .expect("a decision is asked for with at least one admissible choice");
+        let probabilities = self.probabilities(scores);
+        Decision { action, greedy: is_greedy(scores, action), probabilities, position }
+    }
+}
+
+/// The first admissible choice with the largest score.
+pub fn argmax(legal: &ActionSet, score: impl Fn(ActionId) -> f64) -> Option<ActionId> {
+    let mut best: Option<(ActionId, f64)> = None;
+    for a in legal.iter() {
+        let s = score(a);
+        if best.is_none_or(|(_, b)| s > b) {
+            best = Some((a, s));
+        }
+    }
+    best.map(|(a, _)| a)
+}
+
+fn is_greedy(scores: Scores<'_>, action: ActionId) -> bool {
+    let value = |a: ActionId| scores.values[a.index()];
+    scores.legal.iter().all(|a| value(a) <= value(action))
+}
+
+/// The distribution on the best choices.
+fn best(scores: Scores<'_>, ties: Ties, score: impl Fn(ActionId) -> f64) -> Box<[f64]> {
+    let top = argmax(scores.legal, &score).expect("at least one admissible choice");
+    let best = score(top);
+    let is_best = |a| match ties {
+        Ties::First => a == top,
+        Ties::Random => score(a) == best,
+    };
+    let mut p: Box<[f64]> = scores.legal.iter().map(|a| f64::from(u8::from(is_best(a)))).collect();
+    let n: f64 = p.iter().sum();
+    p.iter_mut().for_each(|x| *x /= n);
+    p
+}
+
+/// `(1 - share) p + share / k`: a mixture with the uniform distribution.
+fn mix(mut p: Box<[f64]>, share: f64) -> Box<[f64]> {
+    let uniform = share / p.len() as f64;
+    p.iter_mut().for_each(|x| *x = (1.0 - share) * *x + uniform);
+    p
+}
+
+/// The probability of each of several independent Gaussians `(mean, deviation)` to be the largest:
+/// `P_a = integral of phi_a(x) prod_{b != a} Phi_b(x) dx`, by the trapezoidal rule on a grid that is fine around
+/// each of them at its own scale.
+fn probability_of_best(arms: &[(f64, f64)]) -> Box<[f64]> {
+    const GRID: [f64; 17] =
+        [-6.0, -4.0, -3.0, -2.4, -1.9, -1.4, -0.9, -0.45, 0.0, 0.45, 0.9, 1.4, 1.9, 2.4, 3.0, 4.0, 6.0];
+    if arms.len() == 1 {
+        return Box::new([1.0]);
+    }
+    let scale = arms.iter().map(|(_, s)| *s).fold(0.0, f64::max).max(1e-12);
+    let arms: Vec<(f64, f64)> = arms.iter().map(|(m, s)| (*m, s.max(scale * 1e-6))).collect();
+    let mut grid: Vec<f64> = arms.iter().flat_map(|(m, s)| GRID.map(|g| m + g * s)).collect();
+    grid.sort_by(f64::total_cmp);
+    let mut p = vec![0.0; arms.len()];
+    let mut cdf = vec![0.0; arms.len()];
+    let mut integrand = vec![0.0; arms.len()];
+    let mut last = (grid[0], vec![0.0; arms.len()]);
+    for &x in &grid {
+        for (phi, (m, s)) in cdf.iter_mut().zip(&arms) {
+            *phi = 0.5 * erfc(-(x - m) / s * core::f64::consts::FRAC_1_SQRT_2);
+        }
+        for a in 0..arms.len() {
+            let z = (x - arms[a].0) / arms[a].1;
+            let others: f64 = (0..arms.len()).filter(|b| *b != a).map(|b| cdf[b]).product();
+            integrand[a] = exp(-0.5 * z * z) / arms[a].1 * others;
+            p[a] += 0.5 * (x - last.0) * (integrand[a] + last.1[a]);
+        }
+        last.0 = x;
+        last.1.copy_from_slice(&integrand);
+    }
+    let sum: f64 = p.iter().sum();
+    p.iter().map(|x| x / sum).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edges(visits: &[u32]) -> Vec<Edge> {
+        visits.iter().map(|n| Edge { value: 0.0, visits: *n, failures: 0 }).collect()
+    }
+
+    fn scores<'a>(legal: &'a ActionSet, values: &'a [f64], edges: &'a [Edge]) -> Scores<'a> {
+        let (signature, episode) = (Signature(1), EpisodeId(1));
+        Scores { legal, values, edges, spreads: &[], signature, episode, clock: 0 }
+    }
+
+    fn greedy(epsilon: f64, ties: Ties) -> PolicySpec {
+        PolicySpec::EpsilonGreedy(EpsilonGreedy { epsilon: Schedule::Constant(epsilon), ties })
+    }
+
+    /// 40,000 decisions: each frequency lies within 5 standard errors of the stated probability (plus the 3e-3 of
+    /// the quadrature for posterior sampling); false alarm below 1e-5.
+    #[test]
+    fn what_is_chosen_has_the_stated_probability() {
+        let legal: ActionSet = [0, 2, 3].map(ActionId).into_iter().collect();
+        let (values, edges) = ([0.1, 9.0, 0.15, 0.1], edges(&[3, 0, 5, 40]));
+        let policies = [
+            (greedy(0.3, Ties::First), 0.0),
+            (greedy(0.1, Ties::Random), 0.0),
+            (PolicySpec::Ucb(Ucb { floor: 0.2, ..Ucb::default() }), 0.0),
+            (PolicySpec::Posterior(Posterior { variance: 0.25, floor: 0.1 }), 3e-3),
+        ];
+        for (policy, slack) in policies {
+            let mut rng = Rng::stream(5, "frequencies");
+            let mut counts = [0.0; 4];
+            let n = 40_000;
+            for episode in 0..n {
+                let scores = Scores { episode: EpisodeId(episode), ..scores(&legal, &values, &edges) };
+                counts[policy.decide(scores, &mut rng).action.index()] += 1.0;
+            }
+            let p = policy.probabilities(scores(&legal, &values, &edges));
+            assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12 && counts[1] == 0.0, "{policy:?}");
+            for (a, p) in legal.iter().zip(&p) {
+                let frequency = counts[a.index()] / n as f64;
+                let error = 5.0 * (p * (1.0 - p) / n as f64).sqrt() + slack;
+                assert!((frequency - p).abs() <= error, "{policy:?} {a:?}: {frequency} for {p}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_posterior_sample_is_held_for_the_episode() {
+        let policy = PolicySpec::Posterior(Posterior { variance: 1.0, floor: 0.0 });
+        let (legal, values) = (ActionSet::all(4), [0.0; 4]);
+        let mut rng = Rng::stream(5, "held");
+        let first = policy.decide(scores(&legal, &values, &[]), &mut rng).action;
+        for _ in 0..20 {
+            assert_eq!(policy.decide(scores(&legal, &values, &[]), &mut rng).action, first);
+        }
+    }
+
+    /// The probability of the best of two Gaussians has a closed form: Phi((m1 - m2) / sqrt(s1^2 + s2^2)).
+    #[test]
+    fn quadrature_meets_the_closed_form() {
+        for (gap, s1, s2) in [(0.0, 1.0, 1.0), (0.5, 1.0, 0.1), (0.02, 0.01, 0.5), (3.0, 0.2, 1.0)] {
+            let p = probability_of_best(&[(gap, s1), (0.0, s2)])[0];
+            let exact = 0.5 * erfc(-gap / sqrt(s1 * s1 + s2 * s2) * core::f64::consts::FRAC_1_SQRT_2);
+            assert!((p - exact).abs() < 3e-3, "{gap} {s1} {s2}: {p} for {exact}");
+        }
+    }
+
+    #[test]
+    fn the_score_is_that_of_agensflow() {
+        let ucb = Ucb::default();
+        assert_eq!(ucb.score(0, 0, 0, 0.0), f64::INFINITY);
+        assert_eq!(ucb.score(50, 4, 1, 0.5), 0.5 + 0.7 * sqrt(log(51.0) / 4.0) - 0.5 * 1.0 / 5.0);
+        assert_eq!(ucb.score(1000, 0, 2, 0.0), -0.5 + 0.5 * sqrt(log(1001.0) / 2.0));
+    }
+}

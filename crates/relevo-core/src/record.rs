@@ -1,0 +1,420 @@
+//! Records: what a participant did and why, in canonical bytes, chained by hash. Produced by [`crate::protocol`],
+//! stored by a driver before any effect leaves, folded by [`crate::graph`], and replayed by [`crate::replay`].
+//!
+//! A ledger is a CBOR sequence (RFC 8742) of [`Entry`] items: integers in their shortest form, arrays of stated
+//! length, floats always as 64 bits (features as 32). The first item is an [`Record::Opened`]; a [`Record::Sealed`]
+//! carries the BLAKE3 chain head over every byte before it.
+
+use alloc::{
+    boxed::Box,
+    string::{String, ToString},
+    vec::Vec,
+};
+use minicbor::{Decode, Encode};
+
+use crate::{
+    ids::{ActionId, AgentId, Handle, HandoffId},
+    observation::{Observation, Signature},
+    protocol::{Event, Handoff, Next, ValueMessage},
+    units::{Return, Tau, Usage, Value},
+};
+
+/// The version of the record format, written into every ledger.
+pub const FORMAT: &str = "relevo.ledger/v1";
+
+/// Which of an agent's two tables a choice belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Table {
+    /// Q: who comes next.
+    #[n(0)]
+    Successors,
+    /// Q~: which local operation (adaptable agents).
+    #[n(1)]
+    Operations,
+}
+
+/// One entry of a ledger: whose record it is, and the record.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub struct Entry {
+    /// The agent, or [`AgentId::ORIGIN`] for the driver's own records.
+    #[n(0)]
+    pub agent: AgentId,
+    /// The record.
+    #[n(1)]
+    pub record: Record,
+}
+
+/// One fact. The first five mirror the events that a participant accepted, so that a ledger can be replayed; the next
+/// three are what followed from them; the last four are the driver's.
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Record {
+    /// Control arrived with an artifact of which this was seen.
+    #[n(0)]
+    Received {
+        /// The handoff.
+        #[n(0)]
+        handoff: Handoff,
+        /// What the agent saw.
+        #[n(1)]
+        observation: Observation,
+    },
+    /// An operation ended.
+    #[n(1)]
+    Performed {
+        /// The handoff that activated the agent.
+        #[n(0)]
+        handoff: HandoffId,
+        /// R, what accrued during the operation.
+        #[n(1)]
+        reward: Return,
+        /// How long it took.
+        #[n(2)]
+        tau: Tau,
+        /// What it used up.
+        #[n(3)]
+        usage: Usage,
+        /// What comes next.
+        #[n(4)]
+        next: Next,
+    },
+    /// The successor's value came back.
+    #[n(2)]
+    Valued {
+        /// The message.
+        #[n(0)]
+        message: ValueMessage,
+    },
+    /// The task ended in this handoff.
+    #[n(3)]
+    Finished {
+        /// The handoff that led to the end.
+        #[n(0)]
+        handoff: HandoffId,
+        /// The terminal reward.
+        #[n(1)]
+        reward: Return,
+    },
+    /// A receiver, asked again, told its current value (extension).
+    #[n(4)]
+    Answered {
+        /// The receiver.
+        #[n(0)]
+        from: AgentId,
+        /// Its name for the situation.
+        #[n(1)]
+        handle: Handle,
+        /// Its current value there.
+        #[n(2)]
+        value: Value,
+    },
+    /// A handoff was given up: dropped without learning from it.
+    #[n(5)]
+    Expired {
+        /// The handoff.
+        #[n(0)]
+        handoff: HandoffId,
+    },
+    /// A choice was made.
+    #[n(6)]
+    Decided {
+        /// The handoff that activated the agent.
+        #[n(0)]
+        handoff: HandoffId,
+        /// Successor or local operation.
+        #[n(1)]
+        table: Table,
+        /// The situation.
+        #[n(2)]
+        signature: Signature,
+        /// The choice.
+        #[n(3)]
+        action: ActionId,
+        /// Whether it had the largest value.
+        #[n(4)]
+        greedy: bool,
+        /// The probability of each admissible choice, in ascending order of their columns.
+        #[n(5)]
+        probabilities: Box<[f64]>,
+        /// Position of the random stream before the draw.
+        #[n(6)]
+        position: u64,
+    },
+    /// A choice was learned from.
+    #[n(7)]
+    Settled {
+        /// The handoff by which it is known: the one made (successors), or the one that activated the agent
+        /// (operations).
+        #[n(0)]
+        handoff: HandoffId,
+        /// Successor or local operation.
+        #[n(1)]
+        table: Table,
+        /// The situation in which the choice was made.
+        #[n(2)]
+        signature: Signature,
+        /// The choice.
+        #[n(3)]
+        action: ActionId,
+        /// R of the option.
+        #[n(4)]
+        reward: Return,
+        /// Its duration.
+        #[n(5)]
+        tau: Tau,
+        /// The target y = R + gamma^tau V.
+        #[n(6)]
+        target: f64,
+        /// How far the estimate moved towards it.
+        #[n(7)]
+        step: f64,
+        /// What it used up.
+        #[n(8)]
+        usage: Usage,
+        /// gamma^tau times the standard error that came with V (extension).
+        #[n(9)]
+        spread: Option<f64>,
+    },
+    /// A value was re-computed without a new sample (extensions: local model, refresh).
+    #[n(8)]
+    Revised {
+        /// Successor or local operation.
+        #[n(0)]
+        table: Table,
+        /// The situation.
+        #[n(1)]
+        signature: Signature,
+        /// The choice.
+        #[n(2)]
+        action: ActionId,
+        /// Its value now.
+        #[n(3)]
+        value: f64,
+    },
+    /// The agent was told to re-compute its local model (extension).
+    #[n(9)]
+    Replanned,
+    /// A ledger begins.
+    #[n(10)]
+    Opened {
+        /// [`FORMAT`].
+        #[n(0)]
+        format: String,
+        /// BLAKE3 of everything that determines the run besides the seed: the team and the limits of the run.
+        #[n(1)]
+        config: [u8; 32],
+        /// The seed.
+        #[n(2)]
+        seed: u64,
+        /// The number of episodes asked for.
+        #[n(3)]
+        episodes: u64,
+    },
+    /// A signature was met for the first time under this readable name.
+    #[n(11)]
+    Named {
+        /// The signature.
+        #[n(0)]
+        signature: Signature,
+        /// Its name.
+        #[n(1)]
+        name: String,
+    },
+    /// An episode ended.
+    #[n(12)]
+    Closed {
+        /// Its number.
+        #[n(0)]
+        episode: u64,
+        /// Its whole return, discounted as the team says.
+        #[n(1)]
+        episode_return: f64,
+        /// Handoffs made.
+        #[n(2)]
+        handoffs: u32,
+        /// Why it stopped.
+        #[n(3)]
+        stop: String,
+    },
+    /// Everything before this is complete.
+    #[n(13)]
+    Sealed {
+        /// The chain head over all bytes before this entry.
+        #[n(0)]
+        head: [u8; 32],
+    },
+}
+
+impl Record {
+    /// The event that this record mirrors, if it mirrors one.
+    pub fn event(&self) -> Option<Event> {
+        Some(match self.clone() {
+            Record::Received { handoff, observation } => Event::Received { handoff, observation },
+            Record::Performed { handoff, reward, tau, usage, next } => {
+                Event::Performed { handoff, reward, tau, usage, next }
+            }
+            Record::Valued { message } => Event::Valued(message),
+            Record::Finished { handoff, reward } => Event::Finished { handoff, reward },
+            Record::Answered { from, handle, value } => Event::Answered { from, handle, value },
+            Record::Expired { handoff } => Event::Expired { handoff },
+            Record::Replanned => Event::Replan,
+            _ => return None,
+        })
+    }
+}
+
+impl Entry {
+    /// Append the canonical bytes of the entry to `bytes`.
+    pub fn write(&self, bytes: &mut Vec<u8>) {
+        minicbor::encode(self, bytes).expect("writing into memory cannot fail");
+    }
+
+    /// Whether every number in it is finite.
+    fn is_finite(&self) -> bool {
+        match &self.record {
+            Record::Received { observation, .. } => observation.features.is_finite(),
+            Record::Performed { next: Next::Operate(o) | Next::HandOver(o), .. } => o.features.is_finite(),
+            Record::Decided { probabilities, .. } => probabilities.iter().all(|p| p.is_finite()),
+            Record::Settled { target, step, spread, .. } => {
+                target.is_finite() && step.is_finite() && spread.is_none_or(f64::is_finite)
+            }
+            Record::Revised { value, .. } => value.is_finite(),
+            Record::Closed { episode_return, .. } => episode_return.is_finite(),
+            // Values and returns refuse other numbers as they are decoded.
+            _ => true,
+        }
+    }
+}
+
+/// The chain of seals: `head_k = BLAKE3(head_{k-1}, every byte since seal k-1, that seal included)`.
+#[derive(Clone, Debug)]
+pub struct Chain {
+    hasher: blake3::Hasher,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Chain { hasher: blake3::Hasher::new_derive_key("relevo 2026 ledger chain v1") }
+    }
+}
+
+impl Chain {
+    /// Take in the bytes of an entry.
+    pub fn absorb(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The head over all that was absorbed, and the start of the next link.
+    pub fn seal(&mut self) -> [u8; 32] {
+        let head = *self.hasher.finalize().as_bytes();
+        *self = Chain::default();
+        self.hasher.update(&head);
+        head
+    }
+}
+
+/// Reads the entries of a ledger in order and verifies every seal on the way.
+pub struct Reader<'b> {
+    bytes: &'b [u8],
+    offset: usize,
+    entry: u64,
+    chain: Chain,
+    scratch: Vec<u8>,
+}
+
+impl<'b> Reader<'b> {
+    /// A reader of a whole ledger.
+    pub fn new(bytes: &'b [u8]) -> Self {
+        Reader { bytes, offset: 0, entry: 0, chain: Chain::default(), scratch: Vec::new() }
+    }
+
+    /// Where the next entry begins, in bytes.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The chain as it stands after the entries read, to be carried on by a writer.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The next entry; `None` at the end. After an error nothing more can be read.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, RecordError> {
+        let (entry, offset) = (self.entry, self.offset as u64);
+        let rest = &self.bytes[self.offset..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let mut decoder = minicbor::Decoder::new(rest);
+        let decoded: Entry = decoder.decode().map_err(|e| match e.is_end_of_input() {
+            true => RecordError::CutOff { entry, offset },
+            false => RecordError::Unreadable { entry, offset, reason: e.to_string() },
+        })?;
+        let bytes = &rest[..decoder.position()];
+        self.scratch.clear();
+        decoded.write(&mut self.scratch);
+        if self.scratch != bytes || !decoded.is_finite() {
+            return Err(RecordError::NotCanonical { entry, offset });
+        }
+        match &decoded.record {
+            Record::Opened { format, .. } if entry == 0 && format == FORMAT => {}
+            Record::Opened { format, .. } => return Err(RecordError::Format { found: format.clone() }),
+            other if entry == 0 => return Err(RecordError::Format { found: alloc::format!("{other:?}") }),
+            Record::Sealed { head } if *head != self.chain.seal() => {
+                return Err(RecordError::Altered { entry, offset });
+            }
+            _ => {}
+        }
+        self.chain.absorb(bytes);
+        self.offset += bytes.len();
+        self.entry += 1;
+        Ok(Some(decoded))
+    }
+}
+
+/// A decoding fault, with where it lies.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// The bytes end within an entry.
+    #[error("entry {entry} at byte {offset} is cut off")]
+    CutOff {
+        /// Number of the entry, from 0.
+        entry: u64,
+        /// Its first byte.
+        offset: u64,
+    },
+    /// The bytes are no entry of this format.
+    #[error("entry {entry} at byte {offset} cannot be read: {reason}")]
+    Unreadable {
+        /// Number of the entry, from 0.
+        entry: u64,
+        /// Its first byte.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An entry is readable but its bytes are not the canonical ones, or a number in it is not finite.
+    #[error("entry {entry} at byte {offset} is not in canonical form")]
+    NotCanonical {
+        /// Number of the entry, from 0.
+        entry: u64,
+        /// Its first byte.
+        offset: u64,
+    },
+    /// The bytes before a seal are not those that were sealed.
+    #[error("entry {entry} at byte {offset} seals other bytes than those before it: the ledger was altered")]
+    Altered {
+        /// Number of the sealing entry, from 0.
+        entry: u64,
+        /// Its first byte.
+        offset: u64,
+    },
+    /// The ledger does not begin as one of this format does.
+    #[error("the ledger opens as {found:?}; this program reads {FORMAT:?}")]
+    Format {
+        /// What stands there.
+        found: String,
+    },
+}

@@ -1,0 +1,119 @@
+//! The contract of an environment: what a driver of the lab may rely on, and the checks that every environment passes.
+
+use relevo_core::{
+    ids::{ActionId, AgentId},
+    observation::Observation,
+    units::{Discount, Return, Tau},
+};
+
+/// What an option led to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Transition {
+    /// R: the reward that accrued in it.
+    pub reward: Return,
+    /// How long it took.
+    pub tau: Tau,
+    /// What comes next.
+    pub next: Next,
+}
+
+/// Who is active next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// This agent.
+    Active(AgentId),
+    /// Nobody: the task is over.
+    Terminal,
+}
+
+/// Fixed facts of an environment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnvironmentSpec {
+    /// Name and version, such as `maths@1`: behaviour never changes under one of these.
+    pub name: &'static str,
+    /// Names of the agents.
+    pub agents: Vec<String>,
+    /// Names of the columns of each agent's successor table.
+    pub choices: Vec<Vec<String>>,
+    /// gamma.
+    pub discount: Discount,
+    /// The smallest and largest return possible.
+    pub returns: (f64, f64),
+}
+
+/// A world in which exactly one agent is active at a time and control moves by handoffs (an IC-SMDP).
+///
+/// The active agent's choice is made at what it observes *after* its own operation; [`Environment::step`] hands over,
+/// lets the next agent operate, and returns when that one is to choose.
+pub trait Environment {
+    /// Its fixed facts.
+    fn spec(&self) -> &EnvironmentSpec;
+
+    /// Begin the episode that `seed` determines; returns who is active.
+    fn reset(&mut self, seed: u64) -> AgentId;
+
+    /// What an agent sees: nothing but its own observation map of the artifact and its private state.
+    fn observe(&self, agent: AgentId) -> Observation;
+
+    /// The active agent makes a choice that is admissible at its observation.
+    fn step(&mut self, action: ActionId) -> Transition;
+}
+
+/// Check the contract on the episodes `seeds`, choosing by a fixed rule that visits every choice: the same seed and
+/// choices give the same episode, only admissible choices exist, rewards and returns keep their bounds, episodes end
+/// within `steps_max`. Panics with what is wrong.
+pub fn obeys_environment_laws(
+    mut make: impl FnMut() -> Box<dyn Environment>,
+    seeds: core::ops::Range<u64>,
+    steps_max: usize,
+) {
+    let (mut first, mut second) = (make(), make());
+    let spec = first.spec().clone();
+    assert_eq!(spec.agents.len(), spec.choices.len(), "every agent has a list of choices");
+    for seed in seeds {
+        let mut agent = first.reset(seed);
+        assert_eq!(agent, second.reset(seed), "seed {seed}: who begins is determined by the seed");
+        let (mut episode_return, mut discount) = (0.0, 1.0);
+        for step in 0.. {
+            assert!(step < steps_max, "seed {seed}: the episode does not end within {steps_max} steps");
+            let observation = first.observe(agent);
+            assert_eq!(
+                observation,
+                second.observe(agent),
+                "seed {seed}: observations are determined by the seed"
+            );
+            assert_eq!(observation, first.observe(agent), "seed {seed}: looking changes nothing");
+            let width = spec.choices[agent.0 as usize].len();
+            let (legal, span) = (observation.legal.len(), observation.legal.span());
+            assert!(
+                legal > 0 && span <= width,
+                "seed {seed}: choices {legal}, up to column {span}, of {width}"
+            );
+            let pick = (seed as usize * 7 + step * 5) % legal;
+            let action = observation.legal.iter().nth(pick).expect("it is below the length");
+            let transition = first.step(action);
+            assert_eq!(
+                transition,
+                second.step(action),
+                "seed {seed}: steps are determined by seed and choices"
+            );
+            episode_return += discount * transition.reward.get();
+            discount *= spec.discount.over(transition.tau);
+            match transition.next {
+                Next::Active(next) => {
+                    assert!(
+                        (next.0 as usize) < spec.agents.len(),
+                        "seed {seed}: agent {next:?} does not exist"
+                    );
+                    agent = next;
+                }
+                Next::Terminal => break,
+            }
+        }
+        let (min, max) = spec.returns;
+        assert!(
+            (min..=max).contains(&episode_return),
+            "seed {seed}: return {episode_return} not in [{min}, {max}]"
+        );
+    }
+}

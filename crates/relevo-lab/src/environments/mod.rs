@@ -1,0 +1,3 @@
+//! Environments, each versioned.
+
+pub mod maths;

@@ -1,0 +1,45 @@
+//! relevo-lab asks questions: environments with known answers, in which teams learn to hand off.
+//!
+//! Everything here is simulated, and says so.
+
+pub mod environment;
+pub mod environments;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use relevo::{
+    tasks::{Simulator, TaskError},
+    team::{SimulateSpec, nearest},
+};
+
+/// The simulated worlds that a team file can name.
+pub const WORLDS: [&str; 1] = [environments::maths::NAME];
+
+/// The simulated world of a team file; `seed` draws its evaluation tasks.
+pub fn simulator(spec: &SimulateSpec) -> Result<Arc<dyn Simulator>, TaskError> {
+    match spec.environment.as_str() {
+        environments::maths::NAME => Ok(Arc::new(environments::maths::MathsWorld::new(&spec.options)?)),
+        other => {
+            let hint = match nearest(other, WORLDS.into_iter()) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("known are {}", WORLDS.join(", ")),
+            };
+            Err(TaskError(format!("[simulate]: the environment {other:?} is unknown; {hint}")))
+        }
+    }
+}
+
+/// Refuse options that an environment does not have.
+pub(crate) fn known_options(
+    options: &BTreeMap<String, toml::Value>,
+    known: &[&str],
+) -> Result<(), TaskError> {
+    match options.keys().find(|k| !known.contains(&k.as_str())) {
+        None => Ok(()),
+        Some(key) => {
+            let hint = nearest(key, known.iter().copied())
+                .map_or(String::new(), |k| format!("; did you mean {k:?}?"));
+            Err(TaskError(format!("[simulate.options]: {key:?} is unknown{hint}")))
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Agents work: the driver comes here with an `Effect::Perform` and the artifact, and takes the [`Outcome`] back to the
+//! participant as `Event::Performed`.
+//!
+//! An [`Agent`] never returns an error. Whatever goes wrong, the call ends, and its end is an [`Ending::Failed`] with a
+//! typed [`Failure`]: a failure is an outcome that is learned from, not an accident of the driver. What an agent learns,
+//! and whom it hands over to, is decided elsewhere.
+
+pub mod process;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::artifact::{Artifact, Facts};
+
+/// Does one operation on one artifact.
+///
+/// Dropping the future of [`perform`](Agent::perform) cancels the call: nothing that it started may go on after that.
+#[async_trait]
+pub trait Agent: Send + Sync {
+    /// Performs the operation that `call` names. A fault is an outcome that says so, with the artifact as it came.
+    async fn perform(&self, call: &OperationCall<'_>, artifact: Artifact) -> Outcome;
+}
+
+/// Which operation of which agent is asked for, and in which handoff.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationCall<'a> {
+    /// Name of the agent in the team file.
+    pub agent: &'a str,
+    /// Name of the operation; an agent with only one calls it `default`.
+    pub operation: &'a str,
+    /// The handoff that activated the agent.
+    pub handoff: HandoffLabel,
+}
+
+/// A handoff id as people read it, `12/3/4`. Agents may print it, and may not take it apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HandoffLabel(pub String);
+
+/// What came of one call.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The artifact to hand on; the one that came in, unchanged, if the call failed.
+    pub artifact: Artifact,
+    /// What this agent keeps for itself until the task ends. It is never handed on.
+    pub private: Facts,
+    /// Tokens that the call used up, as far as the agent counts them.
+    pub tokens: u64,
+    /// A reward that the agent measured itself; always finite.
+    pub reward: Option<f64>,
+    /// Whether the operation was done.
+    pub ending: Ending,
+    /// The last words on stderr, at most [`STDERR_TAIL_BYTES_MAX`], to be shown beside a failure.
+    pub stderr_tail: String,
+}
+
+/// The longest [`Outcome::stderr_tail`].
+pub const STDERR_TAIL_BYTES_MAX: usize = 2048;
+
+/// Whether the operation was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was.
+    Done,
+    /// It was not, and the artifact is as it came.
+    Failed(Failure),
+}
+
+/// How a call failed. The kind is in the type; nobody need look for it in a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// The call had not ended in its time, and was stopped.
+    #[error("the call had not ended after {ms} ms and was stopped; raise its timeout, or give it less to do")]
+    Timeout {
+        /// The time it had.
+        ms: u64,
+    },
+    /// The agent's program ended with an exit code other than 0, or by a signal.
+    #[error("the program {}; the end of its stderr may say why", Crash(*code, *signal))]
+    Crashed {
+        /// The exit code, if it exited.
+        code: Option<i32>,
+        /// The signal, if it was killed.
+        signal: Option<i32>,
+    },
+    /// The agent ended well, but what it gave back breaks the contract. The reason says where.
+    #[error("the answer breaks the contract: {0}")]
+    Garbage(String),
+    /// The agent gave back more than is allowed.
+    #[error("{what} is longer than {bytes_max} bytes; raise that limit, or let the agent write less")]
+    TooLong {
+        /// What was too long.
+        what: &'static str,
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// The agent itself says that it could not do it.
+    #[error("the agent refused: {0}")]
+    Refused(String),
+    /// The agent never began. The reason names the program or the place.
+    #[error("the call could not be started: {0}")]
+    NotStarted(String),
+}
+
+impl Failure {
+    /// The kind as a word that records and reports may rely on.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Failure::Timeout { .. } => "timeout",
+            Failure::Crashed { .. } => "crash",
+            Failure::Garbage(_) => "garbage",
+            Failure::TooLong { .. } => "too-long",
+            Failure::Refused(_) => "refused",
+            Failure::NotStarted(_) => "not-started",
+        }
+    }
+}
+
+impl Outcome {
+    /// The operation was done and this is the artifact to hand on.
+    pub fn done(artifact: Artifact) -> Self {
+        Outcome {
+            artifact,
+            private: Facts::new(),
+            tokens: 0,
+            reward: None,
+            ending: Ending::Done,
+            stderr_tail: String::new(),
+        }
+    }
+
+    /// The operation was not done; `artifact` is the one that came in.
+    pub fn failed(artifact: Artifact, failure: Failure) -> Self {
+        Outcome { ending: Ending::Failed(failure), ..Outcome::done(artifact) }
+    }
+
+    /// How it failed, if it did.
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.ending {
+            Ending::Done => None,
+            Ending::Failed(failure) => Some(failure),
+        }
+    }
+}
+
+/// For the head of a message: `gunzip/default at handoff 12/3/4`.
+impl fmt::Display for OperationCall<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} at handoff {}", self.agent, self.operation, self.handoff)
+    }
+}
+
+impl fmt::Display for HandoffLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+struct Crash(Option<i32>, Option<i32>);
+
+impl fmt::Display for Crash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.1) {
+            (_, Some(signal)) => write!(f, "was killed by signal {signal}"),
+            (Some(code), None) => write!(f, "ended with exit code {code}"),
+            (None, None) => f.write_str("ended in a way that the system did not tell"),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The ledger file: records in, in order; after a crash, all whole episodes out. Written by [`crate::learn`].
+//!
+//! A record is handed to the operating system before a call of a program that it caused, and synced to the disk
+//! at every seal. A run that was killed at any moment is taken up after its last whole episode; what follows that
+//! is cut off and done again.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use relevo_core::{
+    ids::AgentId,
+    record::{Chain, Entry, Reader, Record, RecordError},
+};
+
+/// Bytes that a crash may leave half written; more than this behind the last readable entry is damage.
+const TORN_BYTES_MAX: usize = 1 << 20;
+
+/// A ledger that cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The file system refuses.
+    #[error("{}: {what}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Another process is at it.
+    #[error("{}: another process is writing this ledger; wait for it to end, or use another --out", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The bytes are not those that were written.
+    #[error(
+        "{}: {source}; what stands before byte {good} is sound. Start anew in another folder with --out, or, if losing \
+         the rest is acceptable, cut the file there (truncate -s {good}) and use --resume",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Length of its sound part, in bytes, up to the last whole episode.
+        good: usize,
+        /// What is wrong.
+        source: RecordError,
+    },
+}
+
+/// The end of a ledger that is being written.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+    chain: Chain,
+    bytes: u64,
+}
+
+/// What an interrupted run left.
+pub struct Recovered {
+    /// The sound part: all entries up to the end of the last whole episode.
+    pub bytes: Vec<u8>,
+    /// Bytes behind it, which are cut off.
+    pub dropped: usize,
+    /// The last entry of the sound part.
+    pub last: Option<Record>,
+}
+
+impl Ledger {
+    /// Begin a ledger that must not exist yet.
+    pub fn create(path: &Path) -> Result<Self, LedgerError> {
+        let file =
+            io(path, "it cannot be created", OpenOptions::new().create_new(true).append(true).open(path))?;
+        lock(path, &file)?;
+        let (buffer, chain) = (Vec::new(), Chain::default());
+        Ok(Ledger { path: path.to_owned(), file, buffer, chain, bytes: 0 })
+    }
+
+    /// Take up a ledger where the last whole episode ended.
+    pub fn recover(path: &Path) -> Result<(Self, Recovered), LedgerError> {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        let mut file = io(path, "it cannot be opened", opened)?;
+        lock(path, &file)?;
+        let mut bytes = io(path, "it cannot be read", std::fs::read(path))?;
+        let mut reader = Reader::new(&bytes);
+        let mut sound = (0, Chain::default(), None);
+        loop {
+            match reader.next_entry() {
+                Ok(Some(Entry { record, .. })) => {
+                    if matches!(record, Record::Opened { .. } | Record::Closed { .. } | Record::Sealed { .. })
+                    {
+                        sound = (reader.offset(), reader.chain().clone(), Some(record));
+                    }
+                }
+                Ok(None) => break,
+                Err(RecordError::CutOff { .. }) if bytes.len() - reader.offset() <= TORN_BYTES_MAX => break,
+                Err(source) => {
+                    return Err(LedgerError::Damaged { path: path.to_owned(), good: sound.0, source });
+                }
+            }
+        }
+        let (good, chain, last) = sound;
+        let dropped = bytes.len() - good;
+        bytes.truncate(good);
+        io(path, "its torn end cannot be cut off", file.set_len(good as u64))?;
+        io(path, "its end cannot be found", file.seek(SeekFrom::Start(good as u64)))?;
+        let ledger = Ledger { path: path.to_owned(), file, buffer: Vec::new(), chain, bytes: good as u64 };
+        Ok((ledger, Recovered { bytes, dropped, last }))
+    }
+
+    /// Add an entry; it is durable after [`Ledger::flush`] or [`Ledger::seal`].
+    pub fn append(&mut self, agent: AgentId, record: Record) {
+        let start = self.buffer.len();
+        Entry { agent, record }.write(&mut self.buffer);
+        self.chain.absorb(&self.buffer[start..]);
+        self.bytes += (self.buffer.len() - start) as u64;
+    }
+
+    /// Hand everything added to the operating system.
+    pub fn flush(&mut self) -> Result<(), LedgerError> {
+        let written = self.file.write_all(&self.buffer);
+        io(&self.path, "it cannot be written (is the disk full?)", written)?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Flush once many records have gathered.
+    pub fn flush_if_large(&mut self) -> Result<(), LedgerError> {
+        if self.buffer.len() >= 1 << 18 { self.flush() } else { Ok(()) }
+    }
+
+    /// Seal everything before, and sync it to the disk.
+    pub fn seal(&mut self) -> Result<(), LedgerError> {
+        let head = self.chain.seal();
+        self.append(AgentId::ORIGIN, Record::Sealed { head });
+        self.flush()?;
+        io(&self.path, "it cannot be synced", self.file.sync_data())
+    }
+
+    /// Chain head over all bytes so far.
+    pub fn head(&self) -> [u8; 32] {
+        self.chain.clone().seal()
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+fn io<T>(path: &Path, what: &'static str, result: std::io::Result<T>) -> Result<T, LedgerError> {
+    result.map_err(|source| LedgerError::Io { path: path.to_owned(), what, source })
+}
+
+fn lock(path: &Path, file: &File) -> Result<(), LedgerError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(std::fs::TryLockError::WouldBlock) => Err(LedgerError::Locked { path: path.to_owned() }),
+        Err(std::fs::TryLockError::Error(source)) => {
+            Err(LedgerError::Io { path: path.to_owned(), what: "it cannot be locked", source })
+        }
+    }
+}

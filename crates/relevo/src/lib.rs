@@ -1,0 +1,19 @@
+//! relevo does the work: it brings tasks before a team of agents and lets them learn who should act next.
+//!
+//! In reading order: the [`team`] file says who there is; [`tasks`] say what is to be done; an [`interface`] says what each
+//! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act; in [`learn`] participants of `relevo-core` decide
+//! and learn while the [`ledger`] remembers; [`evaluate`] measures and [`report`] tells, with each [`picture`].
+//!
+//! What is absent: no learning target is computed here, and no learner is given what another one saw.
+
+pub mod agent;
+pub mod artifact;
+pub mod evaluate;
+pub mod interface;
+pub mod learn;
+pub mod ledger;
+pub mod picture;
+pub mod report;
+pub mod stage;
+pub mod tasks;
+pub mod team;

@@ -1,0 +1,196 @@
+//! Where tasks come from and how their end is judged. Drawn by [`crate::learn`] and [`crate::evaluate`].
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use relevo_core::{Rng, policy_file::hex};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    agent::Agent,
+    artifact::{Artifact, Facts, Scalar, check_facts},
+    team::{JudgeSpec, TasksSpec},
+};
+
+/// One piece of work.
+#[derive(Clone, Debug)]
+pub struct Task {
+    /// Its name in reports.
+    pub id: String,
+    /// What is handed to the first agent.
+    pub artifact: Artifact,
+    /// What the judge compares with; no agent sees it.
+    pub expected: Option<String>,
+}
+
+/// A task that cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TaskError(pub String);
+
+/// A supply of tasks with a judge.
+pub trait TaskSource: Send + Sync {
+    /// A task to learn on, drawn by `rng`.
+    fn training(&self, rng: &mut Rng) -> Result<Task, TaskError>;
+
+    /// The `index`-th task to measure on, the same for every workflow; `None` after the last. Disjoint from, or
+    /// drawn independently of, those to learn on.
+    fn evaluation(&self, index: u64) -> Result<Option<Task>, TaskError>;
+
+    /// A task given by a person.
+    fn open(&self, input: &Path) -> Result<Task, TaskError>;
+
+    /// The quality of what came out, in [0, 1]; `None` if it cannot be known.
+    fn quality(&self, task: &Task, artifact: &Artifact) -> Option<f64>;
+
+    /// Bytes that differ when the tasks to learn on differ.
+    fn identity(&self) -> Vec<u8>;
+}
+
+/// A simulated world: its tasks, and its agents by role.
+pub trait Simulator: TaskSource {
+    /// The agent that plays a role; `None` if there is no such role.
+    fn agent(&self, role: &str) -> Option<Arc<dyn Agent>>;
+
+    /// All roles, for error messages.
+    fn roles(&self) -> &'static [&'static str];
+}
+
+/// Tasks from JSON-lines files.
+pub struct FileTasks {
+    train: Vec<Item>,
+    test: Vec<Item>,
+    judge: JudgeSpec,
+    identity: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Item {
+    id: String,
+    input: PathBuf,
+    facts: Facts,
+    expected: String,
+}
+
+/// A line of a task file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    id: String,
+    /// Path of the payload, relative to the task file.
+    input: PathBuf,
+    #[serde(default)]
+    facts: Facts,
+    expect: Expect,
+    /// For people and their scripts; read by nobody here.
+    #[serde(default)]
+    #[allow(dead_code)] // accepted, and kept from agents, by not being used
+    notes: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expect {
+    sha256: Option<String>,
+    text: Option<String>,
+}
+
+/// Largest payload read from a file, in bytes.
+pub const PAYLOAD_BYTES_MAX: u64 = 256 << 20;
+
+impl FileTasks {
+    /// Read the task files of a team whose file lies in `directory`.
+    pub fn load(spec: &TasksSpec, directory: &Path) -> Result<Self, TaskError> {
+        let (train, mut identity) = read_items(&directory.join(&spec.train), spec)?;
+        let (test, _) = read_items(&directory.join(&spec.test), spec)?;
+        identity.push(spec.judge as u8);
+        Ok(FileTasks { train, test, judge: spec.judge, identity })
+    }
+
+    fn task(&self, item: &Item) -> Result<Task, TaskError> {
+        let payload = read_payload(&item.input)?;
+        let artifact = Artifact { facts: item.facts.clone(), payload };
+        Ok(Task { id: item.id.clone(), artifact, expected: Some(item.expected.clone()) })
+    }
+}
+
+fn read_items(path: &Path, spec: &TasksSpec) -> Result<(Vec<Item>, Vec<u8>), TaskError> {
+    let fail = |line: Option<usize>, what: String| {
+        let line = line.map_or(String::new(), |l| format!(":{}", l + 1));
+        TaskError(format!("{}{line}: {what}", path.display()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        let hint = if spec.missing.is_empty() { String::new() } else { format!("; {}", spec.missing) };
+        fail(None, format!("the task file cannot be read: {e}{hint}"))
+    })?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut items = vec![];
+    for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        let line: Line = serde_json::from_str(line).map_err(|e| fail(Some(number), e.to_string()))?;
+        check_facts(&line.facts).map_err(|e| fail(Some(number), e.to_string()))?;
+        let expected = match (spec.judge, line.expect.sha256, line.expect.text) {
+            (JudgeSpec::Sha256, Some(sum), _) if sum.len() == 64 => sum.to_lowercase(),
+            (JudgeSpec::Sha256, ..) => {
+                return Err(fail(Some(number), "expect.sha256 must hold 64 hexadecimal digits".into()));
+            }
+            (JudgeSpec::Text, _, Some(text)) => text.trim().to_owned(),
+            (JudgeSpec::Text, ..) => return Err(fail(Some(number), "expect.text is missing".into())),
+        };
+        items.push(Item { id: line.id, input: directory.join(line.input), facts: line.facts, expected });
+    }
+    if items.is_empty() {
+        return Err(fail(None, "it holds no tasks".into()));
+    }
+    Ok((items, Sha256::digest(text.as_bytes()).to_vec()))
+}
+
+fn read_payload(path: &Path) -> Result<Arc<[u8]>, TaskError> {
+    let fail = |what: String| TaskError(format!("{}: {what}", path.display()));
+    let size = std::fs::metadata(path).map_err(|e| fail(format!("the input cannot be read: {e}")))?.len();
+    if size > PAYLOAD_BYTES_MAX {
+        return Err(fail(format!("the input has {size} bytes; at most {PAYLOAD_BYTES_MAX} are read")));
+    }
+    let bytes = std::fs::read(path).map_err(|e| fail(format!("the input cannot be read: {e}")))?;
+    Ok(bytes.into())
+}
+
+impl TaskSource for FileTasks {
+    fn training(&self, rng: &mut Rng) -> Result<Task, TaskError> {
+        self.task(&self.train[rng.below(self.train.len() as u32) as usize])
+    }
+
+    fn evaluation(&self, index: u64) -> Result<Option<Task>, TaskError> {
+        self.test.get(index as usize).map(|item| self.task(item)).transpose()
+    }
+
+    fn open(&self, input: &Path) -> Result<Task, TaskError> {
+        let artifact = Artifact { facts: BTreeMap::new(), payload: read_payload(input)? };
+        let id = input.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        // A file of the task lists has a known result; any other is routed all the same.
+        let same = |item: &&Item| item.input.canonicalize().ok() == input.canonicalize().ok();
+        let known = self.test.iter().chain(&self.train).find(same);
+        Ok(Task { id, artifact, expected: known.map(|item| item.expected.clone()) })
+    }
+
+    fn quality(&self, task: &Task, artifact: &Artifact) -> Option<f64> {
+        let expected = task.expected.as_ref()?;
+        let met = match self.judge {
+            JudgeSpec::Sha256 => hex(&Sha256::digest(&artifact.payload)) == *expected,
+            JudgeSpec::Text => String::from_utf8_lossy(&artifact.payload).trim() == expected,
+        };
+        Some(f64::from(u8::from(met)))
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        self.identity.clone()
+    }
+}
+
+/// Facts from pairs, for simulators.
+pub fn facts<const N: usize>(pairs: [(&str, Scalar); N]) -> Facts {
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
