@@ -168,7 +168,9 @@ pub fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) || !digits.iter().all(|d| d.is_ascii_digit() || (b'a'..=b'f').contains(d)) {
+    if !digits.len().is_multiple_of(2)
+        || !digits.iter().all(|d| d.is_ascii_digit() || (b'a'..=b'f').contains(d))
+    {
         return None;
     }
     digits.chunks(2).map(|pair| u8::from_str_radix(core::str::from_utf8(pair).ok()?, 16).ok()).collect()

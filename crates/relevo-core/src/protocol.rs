@@ -1069,7 +1069,8 @@ impl Participant {
 
     fn cell_value(&self, key: (Signature, ActionId)) -> Option<f64> {
         let cell = self.extended.cells.get(&key)?;
-        let future: f64 = cell.receivers.iter().map(|(r, g)| g * self.extended.receivers[r].value.get()).sum();
+        let future: f64 =
+            cell.receivers.iter().map(|(r, g)| g * self.extended.receivers[r].value.get()).sum();
         Some((cell.rewards + future) / cell.n)
     }
 

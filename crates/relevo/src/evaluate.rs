@@ -160,6 +160,8 @@ impl Chooser for Fixed<'_> {
 
 /// Take a task through the team.
 pub async fn walk(stage: &Stage, task: Task, number: u64, chooser: &mut dyn Chooser) -> Walk {
+    // A simulated walk never waits for anything; let others (Ctrl-C) have their turn.
+    tokio::task::yield_now().await;
     let team = stage.team();
     let (gamma, reward) = (team.learner.discount, &team.reward);
     let mut scene = stage.open(task);

@@ -302,6 +302,8 @@ impl<'s> Session<'s> {
                 self.ledger.flush()?;
                 return Ok(ControlFlow::Break(()));
             }
+            // A simulated episode never waits for anything; let others (Ctrl-C) have their turn.
+            tokio::task::yield_now().await;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -370,11 +372,23 @@ impl<'e, 's> Episode<'e, 's> {
         let start = self.stage.team().agent_id(&self.stage.team().start).expect("names were checked");
         let id = HandoffId::opening(EpisodeId(u128::from(self.number)));
         self.deliver(Handoff { id, to: start, clock: self.number })?;
-        while let Some((agent, effect)) = self.todo.pop_front() {
-            self.carry_out(agent, effect).await?;
+        self.carry_out_all().await?;
+        if self.stage.team().learner.extensions.local_model {
+            // Receivers first, so that what they re-compute is what their predecessors are told.
+            for agent in self.end.path.clone().into_iter().rev() {
+                self.tell(agent, Event::Replan)?;
+                self.carry_out_all().await?;
+            }
         }
         self.ledger.flush_if_large()?;
         Ok(self.end)
+    }
+
+    async fn carry_out_all(&mut self) -> Result<(), LearnError> {
+        while let Some((agent, effect)) = self.todo.pop_front() {
+            self.carry_out(agent, effect).await?;
+        }
+        Ok(())
     }
 
     async fn carry_out(&mut self, agent: AgentId, effect: Effect) -> Result<(), LearnError> {

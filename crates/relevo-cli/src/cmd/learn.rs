@@ -75,7 +75,6 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let mut live = Live::new(stage.team(), episodes, done_before);
     let started = Instant::now();
     let flow = runtime.block_on(async {
-        // The first future is polled to its next real wait; yielding now and then lets Ctrl-C be seen in simulations too.
         session
             .run(|end| {
                 live.episode(end);
