@@ -11,6 +11,7 @@ use crate::{
     picture::{
         curve::{Curve, Level, Point},
         diagram::{Arrow, Diagram, Node, NodeKind, Panel},
+        map::{DecisionMap, Row},
     },
     team::{FINISH, TeamSpec},
 };
@@ -289,7 +290,48 @@ pub fn diagram(team: &TeamSpec, report: &Report, learned: &Arm) -> Diagram {
     });
     let more = if hidden > 0 { format!(" (and {hidden} rarer starts)") } else { String::new() };
     let title = format!("{}: learned handoffs{more}", team.name);
-    Diagram { title, panels: panels.collect(), share_min: 0.005, label_share_min: 0.05 }
+    let panels: Vec<Panel> = panels.collect();
+    // Where everybody may hand to everybody, rare handoffs would hide the others.
+    let dense = panels.iter().any(|p: &Panel| p.arrows.len() > 2 * p.nodes.len());
+    let (share_min, label_share_min) = if dense { (0.05, 0.1) } else { (0.005, 0.005) };
+    Diagram { title, panels, share_min, label_share_min }
+}
+
+/// Situations drawn in a decision map; the most frequent ones.
+const ROWS_MAX: usize = 24;
+
+/// What the team does in each situation, all agents together.
+pub fn decision_map(team: &TeamSpec, learned: &Arm) -> DecisionMap {
+    let mut choices: Vec<String> = team.agents.iter().map(|a| a.name.clone()).collect();
+    choices.push(FINISH.to_owned());
+    let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for turn in learned.walks.iter().flat_map(|w| &w.turns) {
+        let Some(action) = turn.action else { continue };
+        let name = team.choice_name(turn.agent, action);
+        let column = choices.iter().position(|c| c == name).expect("a choice is an agent or the end");
+        counts.entry(&turn.situation).or_insert_with(|| vec![0; choices.len()])[column] += 1;
+    }
+    let mut rows: Vec<Row> = counts
+        .into_iter()
+        .map(|(situation, counts)| {
+            let decisions: usize = counts.iter().sum();
+            let shares = counts.iter().map(|n| *n as f64 / decisions as f64).collect();
+            Row { situation: situation.to_owned(), decisions, shares }
+        })
+        .collect();
+    rows.sort_by_key(|row| std::cmp::Reverse(row.decisions));
+    let hidden = rows.len().saturating_sub(ROWS_MAX);
+    rows.truncate(ROWS_MAX);
+    rows.sort_by(|a, b| a.situation.cmp(&b.situation));
+    // Columns that nobody chooses say nothing.
+    let used: Vec<bool> = (0..choices.len()).map(|c| rows.iter().any(|r| r.shares[c] > 0.0)).collect();
+    let keep = |c: &usize| used[*c];
+    for row in &mut rows {
+        row.shares = (0..choices.len()).filter(keep).map(|c| row.shares[c]).collect();
+    }
+    let choices = (0..choices.len()).filter(keep).map(|c| choices[c].clone()).collect();
+    let more = if hidden > 0 { format!(" ({hidden} rarer situations left out)") } else { String::new() };
+    DecisionMap { title: format!("{}: who is next, in percent{more}", team.name), choices, rows }
 }
 
 /// The learning curve: mean return in windows, with the fixed workflows as levels.

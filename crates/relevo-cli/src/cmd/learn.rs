@@ -29,7 +29,7 @@ use crate::world::{self, POLICY_FILE, write_file};
 
 /// Let a team learn who should act next, and compare what it learned with fixed workflows
 ///
-/// Leaves in its folder: the ledger (every decision and why), the policy, a report, and two pictures.
+/// Leaves in its folder: the ledger (every decision and why), the policy, a report, and three pictures.
 #[derive(Args)]
 pub(crate) struct LearnArguments {
     /// The team file
@@ -134,10 +134,14 @@ fn report(
     write_file(&out.join("report.txt"), &text)?;
     let diagram = report::diagram(stage.team(), &report, &arms[0]);
     write_file(&out.join("handoffs.svg"), &picture::diagram::svg(&diagram))?;
+    let map = report::decision_map(stage.team(), &arms[0]);
+    write_file(&out.join("decisions.svg"), &picture::map::svg(&map))?;
     let curve = report::curve(stage.team(), session.returns(), &report);
     write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;
     print(&format!("\n{text}\n"))?;
-    let files = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt", "handoffs.svg", "learning.svg"];
+    let texts = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt"];
+    let pictures = ["handoffs.svg", "decisions.svg", "learning.svg"];
+    let files: Vec<&str> = texts.into_iter().chain(pictures).collect();
     eprintln!("in {}: {}", out.display(), files.join(", "));
     Ok(())
 }

@@ -285,7 +285,7 @@ fn rect(out: &mut String, rect: &Rect, radius: f64, look: &str) {
     );
 }
 
-fn text(out: &mut String, [x, y]: [f64; 2], size_px: f64, look: &str, text: &str) {
+pub(super) fn text(out: &mut String, [x, y]: [f64; 2], size_px: f64, look: &str, text: &str) {
     let text = escaped(text);
     let _ = writeln!(
         out,
@@ -293,7 +293,7 @@ fn text(out: &mut String, [x, y]: [f64; 2], size_px: f64, look: &str, text: &str
     );
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 

@@ -4,6 +4,7 @@
 pub mod curve;
 pub mod diagram;
 mod layout;
+pub mod map;
 
 /// The width of a text in pixels, estimated: which font the viewer has is not known here, so
 /// the estimate leans to the wide side.
