@@ -225,17 +225,26 @@ impl PolicyGraph {
     fn row(&self, signature: Signature) -> Option<Range<usize>> {
         let node = match self.index.get(&signature) {
             Some(node) => *node as usize,
-            None if self.index.len() < self.nodes_max => return None,
-            None => *self.index.get(&Self::OTHER)? as usize,
+            None => *self.index.get(&self.key(signature))? as usize,
         };
         Some(node * self.width..(node + 1) * self.width)
+    }
+
+    /// The signature under which a situation is kept: its own, or [`PolicyGraph::OTHER`].
+    pub(crate) fn key(&self, signature: Signature) -> Signature {
+        // One place is for the rest, which may also have been met under that very name.
+        let others = self.index.len() - usize::from(self.index.contains_key(&Self::OTHER));
+        match self.index.contains_key(&signature) || others + 1 < self.nodes_max {
+            true => signature,
+            false => Self::OTHER,
+        }
     }
 
     fn row_or_insert(&mut self, signature: Signature) -> Range<usize> {
         if let Some(row) = self.row(signature) {
             return row;
         }
-        let key = if self.index.len() + 1 < self.nodes_max { signature } else { Self::OTHER };
+        let key = self.key(signature);
         self.index.insert(key, self.signatures.len() as u32);
         self.signatures.push(key);
         let start = self.edges.len();

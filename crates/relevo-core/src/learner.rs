@@ -193,12 +193,19 @@ impl LearnerSpec {
             PolicySpec::EpsilonGreedy(policy) => probability("epsilon", policy.epsilon)?,
             PolicySpec::Ucb(ucb) => {
                 within("the floor of the policy", ucb.floor, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
-                within("the half-life of exploration", ucb.half_life, "(0, inf)", |x| x > 0.0)?;
-                within("exploration", ucb.exploration.min(ucb.exploration_min), "[0, inf)", |x| x >= 0.0)?;
+                within("the half-life of exploration", ucb.half_life, "(0, inf)", |x| {
+                    x > 0.0 && x.is_finite()
+                })?;
+                for exploration in [ucb.exploration, ucb.exploration_min] {
+                    within("exploration", exploration, "[0, inf)", |x| x >= 0.0 && x.is_finite())?;
+                }
+                within("the weight of reliability", ucb.reliability, "the finite numbers", f64::is_finite)?;
             }
             PolicySpec::Posterior(posterior) => {
                 within("the floor of the policy", posterior.floor, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
-                within("the variance of the posterior", posterior.variance, "(0, inf)", |x| x > 0.0)?;
+                within("the variance of the posterior", posterior.variance, "(0, inf)", |x| {
+                    x > 0.0 && x.is_finite()
+                })?;
             }
         }
         within("the initial value", self.initial, "the finite numbers", f64::is_finite)?;
@@ -226,6 +233,11 @@ impl LearnerSpec {
         }
         if self.extensions.local_model && self.estimator != Estimator::Table {
             return Err(SpecError::Combination("the local model needs the tabular estimator"));
+        }
+        if self.extensions.local_model && self.extensions.standard_error.is_some() {
+            return Err(SpecError::Combination(
+                "the local model takes receivers' values as they are: it does not go with the standard error",
+            ));
         }
         if let Some(c) = self.extensions.standard_error {
             within("the weight of the standard error", c, "[0, inf)", |x| x >= 0.0 && x.is_finite())?;
@@ -424,6 +436,11 @@ impl Learner {
     fn table(&self, table: Table) -> &ActionValues {
         self.tables(table)
             .expect("operations are only asked of an adaptable agent; the participant checks it")
+    }
+
+    /// The signature under which a table keeps a situation: its own, or that of the rest.
+    pub(crate) fn key(&self, table: Table, signature: Signature) -> Signature {
+        self.table(table).graph.key(signature)
     }
 
     /// Whether the estimator can use an observation made for `table`.

@@ -69,6 +69,7 @@
 
 extern crate alloc;
 
+pub mod contract;
 pub mod graph;
 pub mod ids;
 pub mod learner;

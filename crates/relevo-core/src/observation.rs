@@ -154,6 +154,21 @@ impl Observation {
     }
 }
 
+impl Observation {
+    /// Whether a ledger can hold it, that is, whether a reader takes it back: finite features, and neither more of
+    /// them than [`FEATURES_MAX`] nor a column beyond [`ACTIONS_MAX`].
+    pub fn is_recordable(&self) -> bool {
+        let features = match &self.features {
+            Features::None => 0,
+            Features::Dense(x) => x.len(),
+            Features::Sparse(x) => x.len(),
+        };
+        features as u64 <= FEATURES_MAX
+            && self.legal.span() as u64 <= ACTIONS_MAX
+            && self.features.is_finite()
+    }
+}
+
 /// The observation map phi_i of one agent; `self` is its private state.
 pub trait Interface {
     /// What is handed over.

@@ -299,26 +299,43 @@ fn probability_of_best(arms: &[(f64, f64)]) -> Box<[f64]> {
     }
     let scale = arms.iter().map(|(_, s)| *s).fold(0.0, f64::max).max(1e-12);
     let arms: Vec<(f64, f64)> = arms.iter().map(|(m, s)| (*m, s.max(scale * 1e-6))).collect();
-    let mut grid: Vec<f64> = arms.iter().flat_map(|(m, s)| GRID.map(|g| m + g * s)).collect();
+    // Below this, one of them is certain to be larger.
+    let low = arms.iter().map(|(m, s)| m - 6.0 * s).fold(f64::NEG_INFINITY, f64::max);
+    let mut grid: Vec<f64> =
+        arms.iter().flat_map(|(m, s)| GRID.map(|g| m + g * s)).filter(|x| *x >= low).collect();
     grid.sort_by(f64::total_cmp);
     let mut p = vec![0.0; arms.len()];
     let mut cdf = vec![0.0; arms.len()];
     let mut integrand = vec![0.0; arms.len()];
-    let mut last = (grid[0], vec![0.0; arms.len()]);
+    let mut last = (low, vec![0.0; arms.len()]);
     for &x in &grid {
         for (phi, (m, s)) in cdf.iter_mut().zip(&arms) {
             *phi = 0.5 * erfc(-(x - m) / s * core::f64::consts::FRAC_1_SQRT_2);
         }
-        for a in 0..arms.len() {
-            let z = (x - arms[a].0) / arms[a].1;
-            let others: f64 = (0..arms.len()).filter(|b| *b != a).map(|b| cdf[b]).product();
-            integrand[a] = exp(-0.5 * z * z) / arms[a].1 * others;
+        // The product over all others: of those before, times those after.
+        let mut before = 1.0;
+        for (others, phi) in integrand.iter_mut().zip(&cdf) {
+            *others = before;
+            before *= phi;
+        }
+        let mut after = 1.0;
+        for a in (0..arms.len()).rev() {
+            let (m, s) = arms[a];
+            let z = (x - m) / s;
+            integrand[a] *= after * exp(-0.5 * z * z) / s;
+            after *= cdf[a];
             p[a] += 0.5 * (x - last.0) * (integrand[a] + last.1[a]);
         }
         last.0 = x;
         last.1.copy_from_slice(&integrand);
     }
     let sum: f64 = p.iter().sum();
+    if !(sum > 0.0 && sum.is_finite()) {
+        // Values so large that the deviations vanish in their rounding: the first of the largest is the best.
+        let top = arms.iter().fold(f64::NEG_INFINITY, |top, (m, _)| top.max(*m));
+        let first = arms.iter().position(|(m, _)| *m == top);
+        return (0..arms.len()).map(|a| f64::from(u8::from(Some(a) == first))).collect();
+    }
     p.iter().map(|x| x / sum).collect()
 }
 

@@ -115,6 +115,8 @@ pub struct EdgePolicy {
     pub tokens: f64,
     /// Sum of squared deviations of the tokens from their mean.
     pub tokens_m2: f64,
+    /// Running mean of gamma^tau times the standard error that came with values; 0 unless that extension is on.
+    pub spread: f64,
 }
 
 impl EdgePolicy {
@@ -211,6 +213,13 @@ impl AgentPolicy {
             let Some(graph) = learner.graph_mut(table) else {
                 return Err(inconsistent("it has an operation table, but the team's agent has none"));
             };
+            if policy.initial != graph.initial() {
+                return Err(inconsistent(&format!(
+                    "it was learned with the initial value {}, the team's agent has {}",
+                    policy.initial,
+                    graph.initial()
+                )));
+            }
             for node in &policy.nodes {
                 let key = u64::from_str_radix(&node.signature, 16)
                     .map_err(|_| inconsistent(&format!("{:?} is no signature key", node.signature)))?;
@@ -222,6 +231,9 @@ impl AgentPolicy {
                     let EdgePolicy { targets, targets_m2, tokens, tokens_m2, .. } = *e;
                     let sums = Sums { targets, targets_m2, tokens, tokens_m2 };
                     graph.restore(Signature(key), ActionId(e.action), edge, sums, e.decision_value);
+                    if e.spread != 0.0 {
+                        graph.spread(Signature(key), ActionId(e.action), e.spread, 1.0);
+                    }
                 }
             }
             let parameters =
@@ -243,6 +255,7 @@ impl TablePolicy {
                 graph.decision_values(signature, &mut decision_values);
                 let edges = graph.edges(signature).unwrap_or(&[]);
                 let sums = graph.sums(signature).unwrap_or(&[]);
+                let spreads = graph.spreads(signature).unwrap_or(&[]);
                 let edges = edges.iter().zip(sums).zip(&decision_values).enumerate();
                 let edges = edges.filter(|(_, ((edge, _), _))| edge.visits > 0);
                 let edges = edges.map(|(action, ((edge, sums), decision_value))| EdgePolicy {
@@ -255,6 +268,7 @@ impl TablePolicy {
                     targets_m2: sums.targets_m2,
                     tokens: sums.tokens,
                     tokens_m2: sums.tokens_m2,
+                    spread: spreads.get(action).copied().unwrap_or(0.0),
                 });
                 NodePolicy { signature: signature_key(signature), edges: edges.collect() }
             })
@@ -296,7 +310,9 @@ impl PolicyFile {
         let file: PolicyFile = serde_json::from_str(text).map_err(PolicyFileError::Parse)?;
         let canonical = file.to_text();
         if canonical != text {
-            let same = canonical.lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
+            // With their ends: another line end is a difference too.
+            let lines = canonical.split_inclusive('\n').zip(text.split_inclusive('\n'));
+            let same = lines.take_while(|(a, b)| a == b).count();
             return Err(PolicyFileError::NotCanonical { line: same + 1 });
         }
         for agent in &file.agents {

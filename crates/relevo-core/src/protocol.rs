@@ -162,6 +162,8 @@ pub enum Effect {
         handoff: HandoffId,
         /// Which operation; always 0 for pre-configured agents.
         operation: OperationId,
+        /// The successor already chosen, by an agent that decides before its operation.
+        committed: Option<ActionId>,
     },
     /// Pass the task on.
     Send(Handoff),
@@ -279,6 +281,15 @@ pub enum ProtocolError {
         /// How many columns the table has.
         width: usize,
     },
+    /// A ledger could not hold the observation.
+    #[error(
+        "the observation of handoff {handoff} cannot be recorded: features must be finite and at most 2^20, \
+         choices at most 2^16"
+    )]
+    Unrecordable {
+        /// The handoff.
+        handoff: HandoffId,
+    },
     /// The features do not fit the estimator.
     #[error(transparent)]
     Features(#[from] FeatureError),
@@ -353,6 +364,8 @@ struct Pending {
     /// Decided after: reward and discount of the agent's own operation before the choice.
     prefix: (f64, f64),
     trail: Vec<LocalStep>,
+    /// Its place in [`Participant::made`].
+    made: u64,
 }
 
 /// One cell of the local model: sums over own handoffs (specification of the extension: learning from re-asked
@@ -394,6 +407,9 @@ pub struct Participant {
     learner: Learner,
     active: BTreeMap<HandoffId, Activation>,
     pending: BTreeMap<HandoffId, Pending>,
+    /// The keys of `pending`, oldest first, and how many there have been.
+    made: BTreeMap<u64, HandoffId>,
+    next_made: u64,
     /// Ended handoffs, received (with the value returned, once there is one) and made, oldest first in the queue.
     answered: BTreeMap<HandoffId, Option<ValueMessage>>,
     closed: BTreeSet<HandoffId>,
@@ -413,6 +429,8 @@ impl Participant {
             spec,
             active: BTreeMap::new(),
             pending: BTreeMap::new(),
+            made: BTreeMap::new(),
+            next_made: 0,
             answered: BTreeMap::new(),
             closed: BTreeSet::new(),
             remembered: VecDeque::new(),
@@ -537,7 +555,13 @@ impl Participant {
         if self.active.len() >= self.spec.limits.active_max {
             return Err(ProtocolError::Overloaded { active: self.active.len() });
         }
+        if id.next(self.spec.id).is_none() {
+            return Err(ProtocolError::TooLong { handoff: id });
+        }
         let table = self.table_at_activation();
+        if !observation.is_recordable() {
+            return Err(ProtocolError::Unrecordable { handoff: id });
+        }
         if let Some(table) = table {
             self.check(table, &observation)?;
         }
@@ -548,7 +572,7 @@ impl Participant {
             Activation { clock, observation, committed: None, operation: None, trail: Vec::new() };
         match table {
             None => {
-                effects.push(Effect::Perform { handoff: id, operation: OperationId(0) });
+                effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed: None });
                 self.active.insert(id, activation);
             }
             Some(table) => {
@@ -556,13 +580,15 @@ impl Participant {
                 let appraisal = self.learner.appraise(table, &activation.observation);
                 if self.spec.learner.credit == Credit::ValuePassing {
                     let message = self.value_message(id, table, &activation.observation, appraisal, rng);
+                    // It is remembered from the end of the activation on; until then `active` bounds it.
                     self.answer(id, message, effects);
                 }
                 match table {
                     Table::Successors => {
                         let chosen =
                             self.choose(id, table, activation.observation.clone(), clock, rng, effects);
-                        effects.push(Effect::Perform { handoff: id, operation: OperationId(0) });
+                        let committed = Some(chosen.action);
+                        effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed });
                         self.active.insert(id, Activation { committed: Some(chosen), ..activation });
                     }
                     Table::Operations => self.operate(id, activation, rng, effects),
@@ -576,7 +602,8 @@ impl Participant {
     fn operate(&mut self, id: HandoffId, activation: Activation, rng: &mut Rng, effects: &mut Effects) {
         let observation = activation.observation.clone();
         let chosen = self.choose(id, Table::Operations, observation, activation.clock, rng, effects);
-        effects.push(Effect::Perform { handoff: id, operation: OperationId(chosen.action.0) });
+        let operation = OperationId(chosen.action.0);
+        effects.push(Effect::Perform { handoff: id, operation, committed: None });
         self.active.insert(id, Activation { operation: Some((chosen.action, chosen.greedy)), ..activation });
     }
 
@@ -616,7 +643,12 @@ impl Participant {
     ) -> Result<(), ProtocolError> {
         // Everything is checked before anything changes.
         let activation = self.active.get(&id).ok_or(ProtocolError::NotActive { handoff: id })?;
-        let outgoing = id.next(self.spec.id).ok_or(ProtocolError::TooLong { handoff: id })?;
+        let outgoing = id.next(self.spec.id).expect("checked when it was received");
+        if let Next::Operate(o) | Next::HandOver(o) = &next
+            && !o.is_recordable()
+        {
+            return Err(ProtocolError::Unrecordable { handoff: id });
+        }
         match (self.spec.learner.regime, &next) {
             (Regime::PreConfigured(DecisionPoint::Before), Next::Committed | Next::Ended) => {}
             (Regime::PreConfigured(DecisionPoint::After), Next::Ended) => {}
@@ -646,6 +678,9 @@ impl Participant {
             Next::Operate(_) => activation.clone(),
             _ => self.active.remove(&id).expect("it was just looked up"),
         };
+        if !self.active.contains_key(&id) && matches!(self.answered.get(&id), Some(Some(_))) {
+            self.remember(id);
+        }
         self.record(effects, || Record::Performed { handoff: id, reward, tau, usage, next: next.clone() });
         match (self.spec.learner.regime, next) {
             (Regime::PreConfigured(DecisionPoint::Before), next) => {
@@ -658,7 +693,8 @@ impl Participant {
                 };
                 let reward = Return::new(reward.get() + price).unwrap_or(reward);
                 let step = Step { observation, action, reward, tau, usage };
-                let pending = Pending { incoming: id, step, greedy, prefix: (0.0, 1.0), trail: Vec::new() };
+                let pending =
+                    Pending { incoming: id, step, greedy, prefix: (0.0, 1.0), trail: Vec::new(), made: 0 };
                 match next {
                     Next::Ended => self.conclude(outgoing, pending, None, effects),
                     _ => self.hand_over(outgoing, activation.clock, pending, effects),
@@ -727,7 +763,7 @@ impl Participant {
             Choice::Finish => Return::ZERO,
         };
         let step = Step { observation, action, reward, tau: Tau::ONE, usage };
-        Pending { incoming, step, greedy, prefix, trail }
+        Pending { incoming, step, greedy, prefix, trail, made: 0 }
     }
 
     /// A local operation was performed. Under value passing Q~ learns at once from the agent's own tables; under
@@ -752,23 +788,35 @@ impl Participant {
     }
 
     fn hand_over(&mut self, outgoing: HandoffId, clock: u64, pending: Pending, effects: &mut Effects) {
+        // Two predecessors that give the same number lead to the same id: the older handoff can only be given up.
+        if self.pending.contains_key(&outgoing) {
+            self.expired(outgoing, effects);
+        }
         if self.pending.len() >= self.spec.limits.pending_max
-            && let Some(oldest) = self.pending.keys().next().copied()
+            && let Some((_, oldest)) = self.made.first_key_value()
         {
-            self.expired(oldest, effects);
+            self.expired(*oldest, effects);
         }
         match self.spec.choices[pending.step.action.index()] {
             Choice::HandTo(to) => effects.push(Effect::Send(Handoff { id: outgoing, to, clock })),
             Choice::Finish => effects.push(Effect::Finish { handoff: outgoing }),
         }
-        self.pending.insert(outgoing, pending);
+        self.made.insert(self.next_made, outgoing);
+        self.pending.insert(outgoing, Pending { made: self.next_made, ..pending });
+        self.next_made += 1;
+    }
+
+    fn take_pending(&mut self, handoff: HandoffId) -> Option<Pending> {
+        let pending = self.pending.remove(&handoff)?;
+        self.made.remove(&pending.made);
+        Some(pending)
     }
 
     fn valued(&mut self, message: ValueMessage, effects: &mut Effects) {
         if message.revision > 0 {
             return self.refreshed(message, effects);
         }
-        let Some(pending) = self.pending.remove(&message.handoff) else {
+        let Some(pending) = self.take_pending(message.handoff) else {
             match self.closed.contains(&message.handoff) {
                 true => self.counters.late_values += 1,
                 false => self.counters.unknown_values += 1,
@@ -800,7 +848,7 @@ impl Participant {
     }
 
     fn finished(&mut self, handoff: HandoffId, reward: Return, effects: &mut Effects) {
-        let Some(pending) = self.pending.remove(&handoff) else {
+        let Some(pending) = self.take_pending(handoff) else {
             match self.closed.contains(&handoff) {
                 true => self.counters.late_values += 1,
                 false => self.counters.unknown_values += 1,
@@ -819,10 +867,12 @@ impl Participant {
         reward: Option<Return>,
         effects: &mut Effects,
     ) {
-        let terminal = reward.unwrap_or(Return::ZERO).get();
-        let total = match self.spec.learner.credit {
-            Credit::Trajectory => terminal,
-            _ => pending.step.reward.get() + terminal,
+        let own = pending.step.reward.get();
+        let total = match (self.spec.learner.credit, reward) {
+            // An ending within the operation has no other return than the operation's.
+            (_, None) => own,
+            (Credit::Trajectory, Some(total)) => total.get(),
+            (_, Some(terminal)) => own + terminal.get(),
         };
         pending.step.reward = Return::new(total).unwrap_or(pending.step.reward);
         let total = self.bounded(total);
@@ -844,7 +894,7 @@ impl Participant {
         spread: Option<f64>,
         effects: &mut Effects,
     ) {
-        let Pending { incoming, step, greedy, prefix, trail } = pending;
+        let Pending { incoming, step, greedy, prefix, trail, .. } = pending;
         let target = target.unwrap_or_else(|| self.learner.target(&step, Some(value)));
         self.settle(handoff, Table::Successors, &step, target, spread, effects);
         self.remember(handoff);
@@ -925,11 +975,17 @@ impl Participant {
     }
 
     fn expired(&mut self, handoff: HandoffId, effects: &mut Effects) {
-        let known = self.pending.remove(&handoff).is_some() | self.active.remove(&handoff).is_some();
-        if known {
+        let (pending, active) = (self.take_pending(handoff), self.active.remove(&handoff));
+        if pending.is_some() || active.is_some() {
             self.counters.expired += 1;
             self.record(effects, || Record::Expired { handoff });
             self.remember(handoff);
+        }
+        // Under relay and trajectory credit nobody will answer the predecessor any more.
+        if let Some(Pending { incoming, .. }) = pending
+            && self.answered.get(&incoming) == Some(&None)
+        {
+            self.remember(incoming);
         }
     }
 
@@ -941,12 +997,12 @@ impl Participant {
 
     fn reply(&mut self, incoming: HandoffId, value: Value, effects: &mut Effects) {
         self.answer(incoming, ValueMessage::new(incoming, value), effects);
+        self.remember(incoming);
     }
 
     fn answer(&mut self, incoming: HandoffId, message: ValueMessage, effects: &mut Effects) {
         effects.push(Effect::Value { to: incoming.from, message });
         self.answered.insert(incoming, Some(message));
-        self.remember(incoming);
     }
 
     /// Note that a handoff has ended, and forget the oldest such notes beyond the limit.
@@ -1018,10 +1074,16 @@ impl Participant {
 
     fn keep_used(&mut self, handoff: HandoffId, step: Step) {
         let cell = (step.observation.signature, step.action);
-        if let Some(older) = self.extended.used_by_cell.insert(cell, handoff) {
-            self.extended.used.remove(&older);
+        let Extended { used, used_by_cell, .. } = &mut self.extended;
+        if let Some(older) = used_by_cell.insert(cell, handoff) {
+            used.remove(&older);
         }
-        bounded_insert(&mut self.extended.used, handoff, (step, 0), self.spec.limits.remembered_max);
+        used.insert(handoff, (step, 0));
+        if used.len() > self.spec.limits.remembered_max
+            && let Some((_, (step, _))) = used.pop_first()
+        {
+            used_by_cell.remove(&(step.observation.signature, step.action));
+        }
     }
 
     /// Refresh, sending side: move the newest step of a cell to the new target without counting a visit.
@@ -1049,7 +1111,8 @@ impl Participant {
     /// Local model: take in a step and give the value of its cell,
     /// `Q(o, a) = (sum R + sum_h (sum gamma^tau)_h V_h) / n`.
     fn modelled(&mut self, step: &Step, discount: f64, received: Option<(&ValueMessage, Value)>) -> f64 {
-        let key = (step.observation.signature, step.action);
+        // Cells are bounded as the graph is, by sharing its node for the rest.
+        let key = (self.learner.key(Table::Successors, step.observation.signature), step.action);
         let cell = self.extended.cells.entry(key).or_default();
         cell.n += 1.0;
         cell.rewards += step.reward.get();
@@ -1057,7 +1120,11 @@ impl Participant {
             (received, self.spec.choices[step.action.index()])
         {
             // A receiver that gives no handle is one situation to us.
-            let receiver = (to, message.handle.unwrap_or(Handle(0)));
+            let mut receiver = (to, message.handle.unwrap_or(Handle(0)));
+            let full = self.extended.receivers.len() >= self.spec.limits.remembered_max;
+            if full && !self.extended.receivers.contains_key(&receiver) {
+                receiver.1 = Handle(0);
+            }
             *cell.receivers.entry(receiver).or_default() += discount;
             let fresh = Receiver { value, cells: BTreeSet::new() };
             let known = self.extended.receivers.entry(receiver).or_insert(fresh);

@@ -203,7 +203,7 @@ pub enum Record {
         #[n(0)]
         format: String,
         /// BLAKE3 of everything that determines the run besides the seed: the team and the limits of the run.
-        #[n(1)]
+        #[cbor(n(1), with = "minicbor::bytes")]
         config: [u8; 32],
         /// The seed.
         #[n(2)]
@@ -242,7 +242,7 @@ pub enum Record {
     #[n(13)]
     Sealed {
         /// The chain head over all bytes before this entry.
-        #[n(0)]
+        #[cbor(n(0), with = "minicbor::bytes")]
         head: [u8; 32],
     },
 }
@@ -262,6 +262,12 @@ impl Record {
             Record::Replanned => Event::Replan,
             _ => return None,
         })
+    }
+
+    /// Whether it is one of the driver's own.
+    fn is_drivers(&self) -> bool {
+        use Record::{Closed, Named, Opened, Sealed};
+        matches!(self, Opened { .. } | Named { .. } | Closed { .. } | Sealed { .. })
     }
 }
 
@@ -357,6 +363,11 @@ impl<'b> Reader<'b> {
         decoded.write(&mut self.scratch);
         if self.scratch != bytes || !decoded.is_finite() {
             return Err(RecordError::NotCanonical { entry, offset });
+        }
+        // A seal does not cover its own entry: what it does not cover must have one form only.
+        if decoded.record.is_drivers() && decoded.agent != AgentId::ORIGIN {
+            let reason = "the driver's own record under the id of an agent".to_string();
+            return Err(RecordError::Unreadable { entry, offset, reason });
         }
         match &decoded.record {
             Record::Opened { format, .. } if entry == 0 && format == FORMAT => {}

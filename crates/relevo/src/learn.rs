@@ -401,7 +401,7 @@ impl<'e, 's> Episode<'e, 's> {
             }
             Effect::Value { to: AgentId::ORIGIN, .. } => {}
             Effect::Value { to, message } => self.tell(to, Event::Valued(message))?,
-            Effect::Perform { handoff, operation } => {
+            Effect::Perform { handoff, operation, .. } => {
                 if self.stage.is_external() {
                     self.ledger.flush()?;
                 }

@@ -55,13 +55,7 @@ pub fn svg(map: &DecisionMap) -> String {
         .ceil();
     let height = (top + map.rows.len() as f64 * CELL + MARGIN).ceil();
     let mut body = String::new();
-    text(
-        &mut body,
-        [MARGIN, MARGIN + TITLE_PX],
-        TITLE_PX,
-        "fill=\"#1b2733\" font-weight=\"bold\"",
-        &title,
-    );
+    text(&mut body, [MARGIN, MARGIN + TITLE_PX], TITLE_PX, "fill=\"#1b2733\" font-weight=\"bold\"", &title);
     for (i, name) in map.choices.iter().enumerate() {
         let (x, y) = (left + (i as f64 + 0.5) * CELL + 4.0, top - 8.0);
         let _ = writeln!(body, "<g transform=\"translate({x:.1} {y:.1}) rotate(-90)\">");
@@ -128,7 +122,8 @@ mod tests {
     #[test]
     fn names_are_escaped_and_odd_numbers_are_left_out() {
         let row = Row { situation: "a<b".into(), decisions: 3, shares: vec![1.0, f64::NAN] };
-        let map = DecisionMap { title: "t&t".into(), choices: vec!["x".into(), "y\"".into()], rows: vec![row] };
+        let map =
+            DecisionMap { title: "t&t".into(), choices: vec!["x".into(), "y\"".into()], rows: vec![row] };
         let picture = svg(&map);
         assert!(picture.contains("a&lt;b") && picture.contains("t&amp;t") && !picture.contains("NaN"));
         assert_eq!(picture, svg(&map));
