@@ -1,0 +1,732 @@
+//! The protocol: one participant, events in, effects out (paper, Algorithm 1, both regimes, asynchronous).
+//!
+//! A handoff comes in as [`Event::Received`]; the driver carries out the [`Effect`]s in order, after their records
+//! are durable, and reports what happened as further events, until [`Effect::Send`] passes the task on and
+//! [`Event::Valued`] brings the one scalar back.
+//!
+//! What is absent: no clock, no network, no artifact, no other agent's observation. A late, duplicated, reordered or
+//! unknown value changes nothing; a value settles at most once; an expired handoff is dropped and counted, never
+//! imputed as 0.
+
+mod extensions;
+mod messages;
+
+pub use messages::{
+    Choice, Counters, Effect, Effects, Event, Handoff, Journal, Limits, Next, ParticipantSpec, ProtocolError,
+    ValueMessage,
+};
+
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    vec::Vec,
+};
+
+use crate::{
+    ids::{ActionId, HandoffId, OperationId},
+    learner::{Credit, DecisionPoint, Learner, Regime, SpecError, Step},
+    observation::Observation,
+    record::{Record, Table},
+    rng::Rng,
+    units::{Return, Tau, Usage, Value},
+};
+use extensions::Extended;
+
+/// What an operation came to.
+#[derive(Clone, Copy, Debug)]
+struct Operation {
+    reward: Return,
+    tau: Tau,
+    usage: Usage,
+}
+
+/// A local operation of an adaptable agent, on its way to be settled.
+#[derive(Clone, Debug)]
+struct LocalStep {
+    step: Step,
+    greedy: bool,
+}
+
+/// A choice of a successor, taken and not yet settled.
+#[derive(Clone, Debug)]
+struct Chosen {
+    observation: Observation,
+    action: ActionId,
+    greedy: bool,
+}
+
+/// A handoff being worked on.
+#[derive(Clone, Debug)]
+struct Activation {
+    clock: u64,
+    /// What it is at: the observation of the running operation.
+    observation: Observation,
+    /// Decided before: the choice already taken.
+    committed: Option<Chosen>,
+    /// Adaptable: the operation being performed.
+    operation: Option<(ActionId, bool)>,
+    /// Adaptable under relay: operations performed, to be settled in reverse.
+    trail: Vec<LocalStep>,
+}
+
+/// A handoff made, waiting for its value.
+#[derive(Clone, Debug)]
+struct Pending {
+    /// The handoff that activated the agent: whom relay and trajectory credit answer.
+    incoming: HandoffId,
+    step: Step,
+    greedy: bool,
+    /// Decided after: reward and discount of the agent's own operation before the choice.
+    prefix: (f64, f64),
+    trail: Vec<LocalStep>,
+    /// Its place in [`Participant::made`].
+    made: u64,
+}
+
+/// One agent's side of the protocol: its learner, and the handoffs in flight.
+#[derive(Clone, Debug)]
+pub struct Participant {
+    spec: ParticipantSpec,
+    learner: Learner,
+    active: BTreeMap<HandoffId, Activation>,
+    pending: BTreeMap<HandoffId, Pending>,
+    /// The keys of `pending`, oldest first, and how many there have been.
+    made: BTreeMap<u64, HandoffId>,
+    next_made: u64,
+    /// Ended handoffs, received (with the value returned, once there is one) and made, oldest first in the queue.
+    answered: BTreeMap<HandoffId, Option<ValueMessage>>,
+    closed: BTreeSet<HandoffId>,
+    remembered: VecDeque<HandoffId>,
+    extended: Extended,
+    counters: Counters,
+}
+
+impl Participant {
+    /// A participant that has seen nothing yet; `rng` initialises its networks.
+    pub fn new(spec: ParticipantSpec, rng: &mut Rng) -> Result<Self, SpecError> {
+        if spec.choices.len() != spec.learner.successors as usize {
+            return Err(SpecError::Combination("every column of the successor table needs a meaning"));
+        }
+        Ok(Participant {
+            learner: Learner::new(spec.learner.clone(), rng)?,
+            spec,
+            active: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            made: BTreeMap::new(),
+            next_made: 0,
+            answered: BTreeMap::new(),
+            closed: BTreeSet::new(),
+            remembered: VecDeque::new(),
+            extended: Extended::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Who it is and what it is made of.
+    pub fn spec(&self) -> &ParticipantSpec {
+        &self.spec
+    }
+
+    /// What it has learned.
+    pub fn learner(&self) -> &Learner {
+        &self.learner
+    }
+
+    /// What it has learned, to put back what a policy file holds.
+    pub fn learner_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    /// What was dropped or refused.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Handoffs made and not yet answered.
+    pub fn pending(&self) -> impl Iterator<Item = HandoffId> + '_ {
+        self.pending.keys().copied()
+    }
+
+    /// Handoffs received and still worked on.
+    pub fn active(&self) -> impl Iterator<Item = HandoffId> + '_ {
+        self.active.keys().copied()
+    }
+
+    /// Take in one event; the effects are appended to `effects`. On an error nothing has changed.
+    pub fn apply(&mut self, event: Event, rng: &mut Rng, effects: &mut Effects) -> Result<(), ProtocolError> {
+        let applied = match event {
+            Event::Received { handoff, observation } => self.received(handoff, observation, rng, effects),
+            Event::Performed { handoff, reward, tau, usage, next } => {
+                self.performed(handoff, Operation { reward, tau, usage }, next, rng, effects)
+            }
+            Event::Valued(message) => {
+                self.valued(message, effects);
+                Ok(())
+            }
+            Event::Finished { handoff, reward } => {
+                self.finished(handoff, reward, effects);
+                Ok(())
+            }
+            Event::Expired { handoff } => {
+                self.expired(handoff, effects);
+                Ok(())
+            }
+            Event::Asked { from, handle } => {
+                self.asked(from, handle, effects);
+                Ok(())
+            }
+            Event::Answered { from, handle, value } => {
+                self.answered(from, handle, value, effects);
+                Ok(())
+            }
+            Event::Replan => {
+                self.replan(effects);
+                Ok(())
+            }
+        };
+        self.counters.refused += u64::from(applied.is_err());
+        applied
+    }
+
+    fn record(&self, effects: &mut Effects, record: impl FnOnce() -> Record) {
+        if self.spec.journal == Journal::Kept {
+            effects.push(Effect::Record(record()));
+        }
+    }
+
+    fn check(&self, table: Table, o: &Observation) -> Result<(), ProtocolError> {
+        let width = match (table, self.spec.learner.regime) {
+            (Table::Successors, _) => self.spec.choices.len(),
+            (Table::Operations, Regime::Adaptable { operations }) => operations as usize,
+            (Table::Operations, Regime::PreConfigured(_)) => 0,
+        };
+        let (found, span) = (o.legal.len(), o.legal.span());
+        if found == 0 || span > width {
+            return Err(ProtocolError::Choices { found, span, width });
+        }
+        Ok(self.learner.accepts(table, o)?)
+    }
+
+    /// The table that the observation at activation is about; `None` if nothing is decided at activation.
+    fn table_at_activation(&self) -> Option<Table> {
+        match self.spec.learner.regime {
+            Regime::PreConfigured(DecisionPoint::Before) => Some(Table::Successors),
+            Regime::PreConfigured(DecisionPoint::After) => None,
+            Regime::Adaptable { .. } => Some(Table::Operations),
+        }
+    }
+
+    fn received(
+        &mut self,
+        handoff: Handoff,
+        observation: Observation,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        let Handoff { id, to, clock } = handoff;
+        if to != self.spec.id {
+            return Err(ProtocolError::NotAddressed { handoff: id, to, me: self.spec.id });
+        }
+        // The same handoff again: give the same answer, if there is one by now, and do nothing twice.
+        if let Some(answer) = self.answered.get(&id) {
+            self.counters.duplicate_handoffs += 1;
+            if let Some(message) = *answer {
+                effects.push(Effect::Value { to: id.from, message });
+            }
+            return Ok(());
+        }
+        if self.active.len() >= self.spec.limits.active_max {
+            return Err(ProtocolError::Overloaded { active: self.active.len() });
+        }
+        if id.next(self.spec.id).is_none() {
+            return Err(ProtocolError::TooLong { handoff: id });
+        }
+        let table = self.table_at_activation();
+        if !observation.is_recordable() {
+            return Err(ProtocolError::Unrecordable { handoff: id });
+        }
+        if let Some(table) = table {
+            self.check(table, &observation)?;
+        }
+        self.counters.received += 1;
+        self.record(effects, || Record::Received { handoff, observation: observation.clone() });
+        self.answered.insert(id, None);
+        let activation =
+            Activation { clock, observation, committed: None, operation: None, trail: Vec::new() };
+        match table {
+            None => {
+                effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed: None });
+                self.active.insert(id, activation);
+            }
+            Some(table) => {
+                // V is the greedy value, computed before acting, never that of the action then explored.
+                let appraisal = self.learner.appraise(table, &activation.observation);
+                if self.spec.learner.credit == Credit::ValuePassing {
+                    let message = self.value_message(id, table, &activation.observation, appraisal, rng);
+                    // It is remembered from the end of the activation on; until then `active` bounds it.
+                    self.answer(id, message, effects);
+                }
+                match table {
+                    Table::Successors => {
+                        let chosen =
+                            self.choose(id, table, activation.observation.clone(), clock, rng, effects);
+                        let committed = Some(chosen.action);
+                        effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed });
+                        self.active.insert(id, Activation { committed: Some(chosen), ..activation });
+                    }
+                    Table::Operations => self.operate(id, activation, rng, effects),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Choose and start a local operation (adaptable agents).
+    fn operate(&mut self, id: HandoffId, activation: Activation, rng: &mut Rng, effects: &mut Effects) {
+        let observation = activation.observation.clone();
+        let chosen = self.choose(id, Table::Operations, observation, activation.clock, rng, effects);
+        let operation = OperationId(chosen.action.0);
+        effects.push(Effect::Perform { handoff: id, operation, committed: None });
+        self.active.insert(id, Activation { operation: Some((chosen.action, chosen.greedy)), ..activation });
+    }
+
+    fn choose(
+        &self,
+        handoff: HandoffId,
+        table: Table,
+        observation: Observation,
+        clock: u64,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) -> Chosen {
+        let decision = self.learner.decide(table, &observation, handoff.episode, clock, rng);
+        let (signature, action, greedy) = (observation.signature, decision.action, decision.greedy);
+        self.record(effects, || Record::Decided {
+            handoff,
+            table,
+            signature,
+            action,
+            greedy,
+            probabilities: decision.probabilities,
+            position: decision.position,
+        });
+        Chosen { observation, action, greedy }
+    }
+
+    fn performed(
+        &mut self,
+        id: HandoffId,
+        done: Operation,
+        next: Next,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        // Everything is checked before anything changes.
+        if !self.active.contains_key(&id) {
+            return Err(ProtocolError::NotActive { handoff: id });
+        }
+        self.check_next(id, &next)?;
+        let activation = self.active.remove(&id).expect("it was just looked up");
+        let Operation { reward, tau, usage } = done;
+        self.record(effects, || Record::Performed { handoff: id, reward, tau, usage, next: next.clone() });
+        // Answered before acting, it is remembered from the end of the activation on.
+        if !matches!(next, Next::Operate(_)) && matches!(self.answered.get(&id), Some(Some(_))) {
+            self.remember(id);
+        }
+        match self.spec.learner.regime {
+            Regime::PreConfigured(DecisionPoint::Before) => {
+                self.performed_after_deciding(id, activation, done, &next, effects);
+            }
+            Regime::PreConfigured(DecisionPoint::After) => {
+                self.performed_before_deciding(id, activation, done, next, rng, effects);
+            }
+            Regime::Adaptable { .. } => self.performed_by_choice(id, activation, done, next, rng, effects),
+        }
+        Ok(())
+    }
+
+    /// Whether this kind of agent can go on so after an operation.
+    fn check_next(&self, id: HandoffId, next: &Next) -> Result<(), ProtocolError> {
+        if let Next::Operate(o) | Next::HandOver(o) = next
+            && !o.is_recordable()
+        {
+            return Err(ProtocolError::Unrecordable { handoff: id });
+        }
+        match (self.spec.learner.regime, next) {
+            (_, Next::Ended) | (Regime::PreConfigured(DecisionPoint::Before), Next::Committed) => Ok(()),
+            (Regime::PreConfigured(DecisionPoint::Before), _) => Err(ProtocolError::Regime(
+                "this agent chose its successor before its operation: nothing is to be decided after it",
+            )),
+            (_, Next::HandOver(o)) => self.check(Table::Successors, o),
+            (Regime::Adaptable { .. }, Next::Operate(o)) => self.check(Table::Operations, o),
+            (Regime::PreConfigured(DecisionPoint::After), _) => Err(ProtocolError::Regime(
+                "this agent has one operation and decides after it: an observation for that decision is missing",
+            )),
+            (Regime::Adaptable { .. }, Next::Committed) => Err(ProtocolError::Regime(
+                "an adaptable agent decides after its operation: an observation for that decision is missing",
+            )),
+        }
+    }
+
+    /// The successor was chosen at activation: the operation belongs to that option.
+    fn performed_after_deciding(
+        &mut self,
+        id: HandoffId,
+        activation: Activation,
+        done: Operation,
+        next: &Next,
+        effects: &mut Effects,
+    ) {
+        let Chosen { observation, action, greedy } = activation.committed.expect("chosen at activation");
+        // The price of handing over belongs to the option of the choice that causes it.
+        let price = match self.spec.choices[action.index()] {
+            Choice::HandTo(_) if *next != Next::Ended => self.spec.handoff_reward.get(),
+            _ => 0.0,
+        };
+        let reward = Return::new(done.reward.get() + price).unwrap_or(done.reward);
+        let step = Step { observation, action, reward, tau: done.tau, usage: done.usage };
+        let pending = Pending { incoming: id, step, greedy, prefix: (0.0, 1.0), trail: Vec::new(), made: 0 };
+        match next {
+            Next::Ended => self.conclude(self.outgoing(id), pending, None, effects),
+            _ => self.hand_over(self.outgoing(id), activation.clock, pending, effects),
+        }
+    }
+
+    /// The successor is chosen now, on what came out of the agent's one operation.
+    fn performed_before_deciding(
+        &mut self,
+        id: HandoffId,
+        activation: Activation,
+        done: Operation,
+        next: Next,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) {
+        let (own, discount) = (done.reward.get(), self.spec.learner.discount.over(done.tau));
+        let Next::HandOver(observation) = next else {
+            return self.reply(id, self.bounded(own), effects);
+        };
+        if self.spec.learner.credit == Credit::ValuePassing {
+            // V = R_own + gamma^tau_own max_j Q(o+, j): the value at activation, with the agent's own fixed
+            // operation already played out.
+            let appraisal = self.learner.appraise(Table::Successors, &observation);
+            self.reply(id, self.bounded(own + discount * appraisal.value.get()), effects);
+        }
+        let chosen = self.choose(id, Table::Successors, observation, activation.clock, rng, effects);
+        let pending = self.pending_of(id, chosen, done.usage, (own, discount), Vec::new());
+        self.hand_over(self.outgoing(id), activation.clock, pending, effects);
+    }
+
+    /// The operation was itself a choice (adaptable agents).
+    fn performed_by_choice(
+        &mut self,
+        id: HandoffId,
+        mut activation: Activation,
+        done: Operation,
+        next: Next,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) {
+        let (action, greedy) = activation.operation.take().expect("an operation was being performed");
+        let Operation { reward, tau, usage } = done;
+        let observation = activation.observation.clone();
+        let local = LocalStep { step: Step { observation, action, reward, tau, usage }, greedy };
+        match next {
+            Next::Operate(o) => {
+                self.local(id, local, Some((Table::Operations, &o)), &mut activation.trail, effects);
+                activation.observation = o;
+                self.operate(id, activation, rng, effects);
+            }
+            Next::HandOver(o) => {
+                self.local(id, local, Some((Table::Successors, &o)), &mut activation.trail, effects);
+                let chosen = self.choose(id, Table::Successors, o, activation.clock, rng, effects);
+                let pending = self.pending_of(id, chosen, Usage::default(), (0.0, 1.0), activation.trail);
+                self.hand_over(self.outgoing(id), activation.clock, pending, effects);
+            }
+            Next::Committed | Next::Ended => {
+                self.local(id, local, None, &mut activation.trail, effects);
+                if self.spec.learner.credit != Credit::ValuePassing {
+                    let value = self.unwind(id, activation.trail, None, effects);
+                    self.reply(id, value, effects);
+                }
+            }
+        }
+    }
+
+    /// The id of the handoff that follows from having been activated by `id`.
+    fn outgoing(&self, id: HandoffId) -> HandoffId {
+        id.next(self.spec.id).expect("checked when it was received")
+    }
+
+    /// A choice made after the agent's own operation: its option consists of the handover alone.
+    fn pending_of(
+        &self,
+        incoming: HandoffId,
+        chosen: Chosen,
+        usage: Usage,
+        prefix: (f64, f64),
+        trail: Vec<LocalStep>,
+    ) -> Pending {
+        let Chosen { observation, action, greedy } = chosen;
+        let reward = match self.spec.choices[action.index()] {
+            Choice::HandTo(_) => self.spec.handoff_reward,
+            Choice::Finish => Return::ZERO,
+        };
+        let step = Step { observation, action, reward, tau: Tau::ONE, usage };
+        Pending { incoming, step, greedy, prefix, trail, made: 0 }
+    }
+
+    /// A local operation was performed. Under value passing Q~ learns at once from the agent's own tables; under
+    /// relay and trajectory credit it waits for the value.
+    fn local(
+        &mut self,
+        id: HandoffId,
+        local: LocalStep,
+        next: Option<(Table, &Observation)>,
+        trail: &mut Vec<LocalStep>,
+        effects: &mut Effects,
+    ) {
+        if self.spec.learner.credit != Credit::ValuePassing {
+            trail.push(local);
+            return;
+        }
+        // Q~ target: r + gamma^tau max_a' Q~(o', a') while the invocation goes on,
+        //            r + gamma^tau max_j  Q(o+, j)  at its last operation,   r  if the task ended.
+        let value = next.map(|(table, o)| self.learner.appraise(table, o).value);
+        let target = self.learner.target(&local.step, value);
+        self.settle(id, Table::Operations, &local.step, target, None, effects);
+    }
+
+    fn hand_over(&mut self, outgoing: HandoffId, clock: u64, pending: Pending, effects: &mut Effects) {
+        // Two predecessors that give the same number lead to the same id: the older handoff can only be given up.
+        if self.pending.contains_key(&outgoing) {
+            self.expired(outgoing, effects);
+        }
+        if self.pending.len() >= self.spec.limits.pending_max
+            && let Some((_, oldest)) = self.made.first_key_value()
+        {
+            self.expired(*oldest, effects);
+        }
+        match self.spec.choices[pending.step.action.index()] {
+            Choice::HandTo(to) => effects.push(Effect::Send(Handoff { id: outgoing, to, clock })),
+            Choice::Finish => effects.push(Effect::Finish { handoff: outgoing }),
+        }
+        self.made.insert(self.next_made, outgoing);
+        self.pending.insert(outgoing, Pending { made: self.next_made, ..pending });
+        self.next_made += 1;
+    }
+
+    fn take_pending(&mut self, handoff: HandoffId) -> Option<Pending> {
+        let pending = self.pending.remove(&handoff)?;
+        self.made.remove(&pending.made);
+        Some(pending)
+    }
+
+    fn valued(&mut self, message: ValueMessage, effects: &mut Effects) {
+        if message.revision > 0 {
+            return self.refreshed(message, effects);
+        }
+        let Some(pending) = self.take_pending(message.handoff) else {
+            match self.closed.contains(&message.handoff) {
+                true => self.counters.late_values += 1,
+                false => self.counters.unknown_values += 1,
+            }
+            return;
+        };
+        self.record(effects, || Record::Valued { message });
+        let bounds = self.spec.learner.bounds;
+        let value = bounds.clamp(message.value);
+        self.counters.clamped_values += u64::from(value != message.value);
+        let step = &pending.step;
+        let discount = self.spec.learner.discount.over(step.tau);
+        let mut spread = None;
+        let mut evaluated = value;
+        if let (Some(c), Some(se)) = (self.spec.learner.extensions.standard_error, message.standard_error) {
+            let se = se.get().clamp(0.0, bounds.max() - bounds.min());
+            evaluated = self.bounded(value.get() - c * se);
+            spread = Some(discount * se);
+        }
+        let mut target = self.learner.target(step, Some(evaluated));
+        if self.spec.learner.extensions.local_model {
+            target = self.modelled(step, discount, Some((&message, value)));
+        }
+        let kept = self.spec.learner.extensions.refresh.map(|_| step.clone());
+        self.close(message.handoff, pending, Some(target), value, spread, effects);
+        if let Some(step) = kept {
+            self.keep_used(message.handoff, step);
+        }
+    }
+
+    fn finished(&mut self, handoff: HandoffId, reward: Return, effects: &mut Effects) {
+        let Some(pending) = self.take_pending(handoff) else {
+            match self.closed.contains(&handoff) {
+                true => self.counters.late_values += 1,
+                false => self.counters.unknown_values += 1,
+            }
+            return;
+        };
+        self.record(effects, || Record::Finished { handoff, reward });
+        self.conclude(handoff, pending, Some(reward), effects);
+    }
+
+    /// The task ended in this step: settle with y = R.
+    fn conclude(
+        &mut self,
+        handoff: HandoffId,
+        mut pending: Pending,
+        reward: Option<Return>,
+        effects: &mut Effects,
+    ) {
+        let own = pending.step.reward.get();
+        let total = match (self.spec.learner.credit, reward) {
+            // An ending within the operation has no other return than the operation's.
+            (_, None) => own,
+            (Credit::Trajectory, Some(total)) => total.get(),
+            (_, Some(terminal)) => own + terminal.get(),
+        };
+        pending.step.reward = Return::new(total).unwrap_or(pending.step.reward);
+        let total = self.bounded(total);
+        let target = match self.spec.learner.extensions.local_model {
+            true => self.modelled(&pending.step, 0.0, None),
+            false => self.learner.target(&pending.step, None),
+        };
+        self.close(handoff, pending, Some(target), total, None, effects);
+    }
+
+    /// Settle a step of our own and, under relay and trajectory credit, answer the predecessor. `value` is what came
+    /// from the successor (or the whole return of the task, under trajectory credit).
+    fn close(
+        &mut self,
+        handoff: HandoffId,
+        pending: Pending,
+        target: Option<f64>,
+        value: Value,
+        spread: Option<f64>,
+        effects: &mut Effects,
+    ) {
+        let Pending { incoming, step, greedy, prefix, trail, .. } = pending;
+        let target = target.unwrap_or_else(|| self.learner.target(&step, Some(value)));
+        self.settle(handoff, Table::Successors, &step, target, spread, effects);
+        self.remember(handoff);
+        match self.spec.learner.credit {
+            Credit::ValuePassing => {}
+            Credit::Trajectory => {
+                let value = self.unwind(incoming, trail, Some(value.get()), effects);
+                self.reply(incoming, value, effects);
+            }
+            Credit::Relay { lambda } => {
+                // V = (1 - lambda) max Q + lambda y if the choice was greedy, else max Q      (Watkins cut)
+                let own = self.learner.appraise(Table::Successors, &step.observation).value.get();
+                let relayed = if greedy { (1.0 - lambda) * own + lambda * target } else { own };
+                let relayed = prefix.0 + prefix.1 * relayed;
+                let value = self.unwind(incoming, trail, Some(relayed), effects);
+                self.reply(incoming, value, effects);
+            }
+        }
+    }
+
+    /// Settle local operations in reverse order and give the value of the first one's situation.
+    fn unwind(
+        &mut self,
+        incoming: HandoffId,
+        trail: Vec<LocalStep>,
+        value: Option<f64>,
+        effects: &mut Effects,
+    ) -> Value {
+        let mut relayed = value;
+        for LocalStep { step, greedy } in trail.into_iter().rev() {
+            let target = self.learner.target(&step, relayed.map(|v| self.bounded(v)));
+            self.settle(incoming, Table::Operations, &step, target, None, effects);
+            relayed = Some(match self.spec.learner.credit {
+                Credit::Relay { lambda } => {
+                    let own = self.learner.appraise(Table::Operations, &step.observation).value.get();
+                    if greedy { (1.0 - lambda) * own + lambda * target } else { own }
+                }
+                _ => target,
+            });
+        }
+        self.bounded(relayed.unwrap_or(0.0))
+    }
+
+    fn settle(
+        &mut self,
+        handoff: HandoffId,
+        table: Table,
+        step: &Step,
+        target: f64,
+        spread: Option<f64>,
+        effects: &mut Effects,
+    ) {
+        // The local model has averaged already: its value is taken as it is.
+        let settlement = match self.spec.learner.extensions.local_model && table == Table::Successors {
+            true => self.learner.settle_fully(table, step, target),
+            false => self.learner.settle(table, step, target),
+        };
+        self.counters.settled += 1;
+        let signature = step.observation.signature;
+        if let Some(spread) = spread {
+            self.learner.spread(table, signature, step.action, spread, settlement.step);
+        }
+        self.record(effects, || Record::Settled {
+            handoff,
+            table,
+            signature,
+            action: step.action,
+            reward: step.reward,
+            tau: step.tau,
+            target,
+            step: settlement.step,
+            usage: step.usage,
+            spread,
+        });
+        if self.table_at_activation() == Some(table) {
+            self.push(signature, effects);
+        }
+    }
+
+    fn expired(&mut self, handoff: HandoffId, effects: &mut Effects) {
+        let (pending, active) = (self.take_pending(handoff), self.active.remove(&handoff));
+        if pending.is_some() || active.is_some() {
+            self.counters.expired += 1;
+            self.record(effects, || Record::Expired { handoff });
+            self.remember(handoff);
+        }
+        // Under relay and trajectory credit nobody will answer the predecessor any more.
+        if let Some(Pending { incoming, .. }) = pending
+            && self.answered.get(&incoming) == Some(&None)
+        {
+            self.remember(incoming);
+        }
+    }
+
+    fn bounded(&self, value: f64) -> Value {
+        let bounds = self.spec.learner.bounds;
+        // Sums of finite, bounded terms; the fallback keeps an overflow from spreading.
+        Value::new(value).map_or(Value::new(bounds.min()).expect("bounds are finite"), |v| bounds.clamp(v))
+    }
+
+    fn reply(&mut self, incoming: HandoffId, value: Value, effects: &mut Effects) {
+        self.answer(incoming, ValueMessage::new(incoming, value), effects);
+        self.remember(incoming);
+    }
+
+    fn answer(&mut self, incoming: HandoffId, message: ValueMessage, effects: &mut Effects) {
+        effects.push(Effect::Value { to: incoming.from, message });
+        self.answered.insert(incoming, Some(message));
+    }
+
+    /// Note that a handoff has ended, and forget the oldest such notes beyond the limit.
+    fn remember(&mut self, handoff: HandoffId) {
+        if handoff.from == self.spec.id && self.closed.insert(handoff) || self.answered.contains_key(&handoff)
+        {
+            self.remembered.push_back(handoff);
+        }
+        while self.remembered.len() > self.spec.limits.remembered_max
+            && let Some(oldest) = self.remembered.pop_front()
+        {
+            self.closed.remove(&oldest);
+            if !self.active.contains_key(&oldest) {
+                self.answered.remove(&oldest);
+            }
+        }
+    }
+}
