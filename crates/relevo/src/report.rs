@@ -344,7 +344,7 @@ pub fn curve(team: &TeamSpec, returns: &[f64], report: &Report) -> Curve {
     });
     let levels = report.arms.iter().map(|a| Level { name: a.name.clone(), value: a.value.mean });
     Curve {
-        title: format!("{}: return while learning (with exploration)", team.name),
+        title: format!("{}: return while learning", team.name),
         x_label: "episode".to_owned(),
         y_label: "mean return".to_owned(),
         points: points.collect(),

@@ -46,7 +46,7 @@ pub struct Level {
     pub value: f64,
 }
 
-const SIZE: (u32, u32) = (960, 480);
+const SIZE: (u32, u32) = (960, 500);
 const TEXT_PX: f64 = 13.0;
 const LEARNED: RGBColor = RGBColor(31, 95, 158);
 const INK: RGBColor = RGBColor(51, 65, 77);
@@ -92,7 +92,7 @@ fn draw(curve: &Curve, out: &mut String) -> Result<(), Failure> {
         root.draw(&Text::new(title, (20, 16), font(18.0).style(FontStyle::Bold).color(&INK)))?;
     }
     let mut chart = ChartBuilder::on(&root)
-        .margin_top(52)
+        .margin_top(72)
         .margin_right(margin_right)
         .margin_bottom(10)
         .margin_left(10)
@@ -161,14 +161,14 @@ fn draw_legend<'a>(
     let style = |h| font(TEXT_PX).color(&INK).pos(Pos::new(h, VPos::Center));
     let mut x = right;
     if with_levels {
-        x -= text_width("fixed workflow", TEXT_PX) as i32;
-        root.draw(&Text::new("fixed workflow", (x, y), style(HPos::Left)))?;
+        x -= text_width("measured at the end", TEXT_PX) as i32;
+        root.draw(&Text::new("measured at the end", (x, y), style(HPos::Left)))?;
         for dash in [-38, -28, -18] {
             root.draw(&PathElement::new([(x + dash, y), (x + dash + 6, y)], INK.stroke_width(1)))?;
         }
         x -= 62;
     }
-    let text = "learned, with 95% interval";
+    let text = "while learning, with 95% interval";
     x -= text_width(text, TEXT_PX) as i32;
     root.draw(&Text::new(text, (x, y), style(HPos::Left)))?;
     root.draw(&Rectangle::new([(x - 38, y - 6), (x - 10, y + 6)], LEARNED.mix(0.2).filled()))?;

@@ -41,7 +41,7 @@ const SHARE_MIN: f64 = 0.005;
 /// Draws the map as an SVG document.
 pub fn svg(map: &DecisionMap) -> String {
     let widest = |names: &mut dyn Iterator<Item = &String>| {
-        names.map(|n| text_width(&one_line(n, 60), TEXT_PX)).fold(0.0, f64::max)
+        names.map(|n| text_width(&one_line(n, 130), TEXT_PX)).fold(0.0, f64::max)
     };
     let label = widest(&mut map.rows.iter().map(|r| &r.situation)) + 16.0;
     let counts = 80.0;
@@ -69,7 +69,7 @@ pub fn svg(map: &DecisionMap) -> String {
             [MARGIN, y + CELL / 2.0 + 4.5],
             TEXT_PX,
             "fill=\"#33414d\"",
-            &one_line(&row.situation, 60),
+            &one_line(&row.situation, 130),
         );
         for (c, choice) in map.choices.iter().enumerate() {
             let x = left + c as f64 * CELL;
