@@ -1,0 +1,173 @@
+//! Driving participants through an [`Environment`]: the same events and effects as in production, with the world and the
+//! mail in memory and no ledger.
+
+use std::collections::VecDeque;
+
+use relevo_core::{
+    Rng,
+    ids::{ActionId, AgentId, EpisodeId, HandoffId},
+    learner::{DecisionPoint, LearnerSpec, Regime, SpecError},
+    observation::Observation,
+    policy::argmax,
+    protocol::{
+        Choice, Effect, Event, Handoff, Journal, Limits, Next as NextEvent, Participant, ParticipantSpec,
+    },
+    record::Table,
+    units::{Return, Usage},
+};
+
+use crate::environment::{Environment, Next, Transition};
+
+/// The participants of an environment's agents, each with its own random stream.
+pub struct Crew {
+    participants: Vec<Participant>,
+    rngs: Vec<Rng>,
+    todo: VecDeque<(AgentId, Effect)>,
+    effects: Vec<Effect>,
+}
+
+/// How an episode went.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Played {
+    /// The whole return, discounted per primitive step.
+    pub episode_return: f64,
+    /// Handoffs and conclusions, that is, choices of successors.
+    pub choices: u32,
+}
+
+impl Crew {
+    /// A participant for every agent of `env`. `learner` makes each agent's specification from the number of its choices;
+    /// it is to decide before its operation, as in the lab the environment operates.
+    pub fn new(
+        env: &dyn Environment,
+        learner: impl Fn(u32) -> LearnerSpec,
+        seed: u64,
+    ) -> Result<Self, SpecError> {
+        let (mut participants, mut rngs) = (vec![], vec![]);
+        for (i, columns) in env.spec().choices.iter().enumerate() {
+            let choices = columns.iter().map(|name| match env.spec().agents.iter().position(|a| a == name) {
+                Some(agent) => Choice::HandTo(AgentId(agent as u32)),
+                None => Choice::Finish,
+            });
+            let learner = learner(columns.len() as u32);
+            if learner.regime != Regime::PreConfigured(DecisionPoint::Before) {
+                return Err(SpecError::Combination("agents of the lab decide before their operation"));
+            }
+            let spec = ParticipantSpec {
+                id: AgentId(i as u32),
+                choices: choices.collect(),
+                learner,
+                handoff_reward: Return::ZERO,
+                limits: Limits { remembered_max: 64, ..Limits::default() },
+                journal: Journal::Omitted,
+            };
+            participants.push(Participant::new(spec, &mut Rng::stream(seed, &format!("initial/{i}")))?);
+            rngs.push(Rng::stream(seed, &format!("policy/{i}")));
+        }
+        Ok(Crew { participants, rngs, todo: VecDeque::new(), effects: vec![] })
+    }
+
+    /// The participants, by agent.
+    pub fn participants(&self) -> &[Participant] {
+        &self.participants
+    }
+
+    /// The best known choice of an agent at what it observes.
+    pub fn greedy(&self, agent: AgentId, observation: &Observation) -> ActionId {
+        let values = self.participants[agent.0 as usize].learner().values(Table::Successors, observation);
+        argmax(&observation.legal, |a| values[a.index()]).expect("an observation has choices")
+    }
+
+    /// Play and learn from the episode that `seed` determines; `clock` is the time of the schedules.
+    pub fn play(&mut self, env: &mut dyn Environment, seed: u64, clock: u64) -> Played {
+        let mut played = Played::default();
+        let mut discount = 1.0;
+        let gamma = env.spec().discount;
+        let to = env.reset(seed);
+        let id = HandoffId::opening(EpisodeId(u128::from(clock)));
+        self.deliver(env, Handoff { id, to, clock });
+        while let Some((agent, effect)) = self.todo.pop_front() {
+            match effect {
+                Effect::Perform { handoff, committed, .. } => {
+                    let action = committed.expect("agents of the lab decide before their operation");
+                    let Transition { reward, tau, next } = env.step(action);
+                    played.episode_return += discount * reward.get();
+                    played.choices += 1;
+                    discount *= gamma.over(tau);
+                    let next = match next {
+                        Next::Active(_) => NextEvent::Committed,
+                        Next::Terminal => NextEvent::Ended,
+                    };
+                    let usage = Usage::default();
+                    self.tell(agent, Event::Performed { handoff, reward, tau, usage, next });
+                }
+                Effect::Send(handoff) => self.deliver(env, handoff),
+                Effect::Value { to: AgentId::ORIGIN, .. } => {}
+                Effect::Value { to, message } => self.tell(to, Event::Valued(message)),
+                Effect::Ask { to, handle } => self.tell(to, Event::Asked { from: agent, handle }),
+                Effect::Answer { to, handle, value } => {
+                    self.tell(to, Event::Answered { from: agent, handle, value });
+                }
+                Effect::Record(_) | Effect::Finish { .. } => {}
+            }
+        }
+        played
+    }
+
+    fn deliver(&mut self, env: &dyn Environment, handoff: Handoff) {
+        self.tell(handoff.to, Event::Received { handoff, observation: env.observe(handoff.to) });
+    }
+
+    fn tell(&mut self, agent: AgentId, event: Event) {
+        let i = agent.0 as usize;
+        self.participants[i]
+            .apply(event, &mut self.rngs[i], &mut self.effects)
+            .expect("an environment that obeys the contract gives only valid events");
+        self.todo.extend(self.effects.drain(..).map(|effect| (agent, effect)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relevo_core::{
+        policy::{EpsilonGreedy, PolicySpec, Ties},
+        step::{Schedule, StepRule},
+        units::{Bounds, Discount},
+    };
+
+    use super::*;
+    use crate::environments::maths::{DATASETS, Maths};
+
+    /// 20,000 simulated problems of the high-school dataset, three seeds: every team settles on combine-E, whose value
+    /// is .881 - 4c, more than 5 standard errors above the next best workflow.
+    #[test]
+    fn a_crew_learns_the_maths_workflow() {
+        for seed in [1, 2, 3] {
+            let mut env = Maths::new(DATASETS[1]);
+            let epsilon = Schedule::Linear { from: 1.0, to: 0.05, over: 10_000 };
+            let spec = |n| LearnerSpec {
+                policy: PolicySpec::EpsilonGreedy(EpsilonGreedy { epsilon, ties: Ties::First }),
+                initial: 0.5,
+                step: StepRule::Resc { horizon: 4 },
+                ..LearnerSpec::tabular(
+                    n,
+                    Regime::PreConfigured(DecisionPoint::Before),
+                    Discount::NONE,
+                    Bounds::new(-1.0, 1.0).expect("an interval"),
+                )
+            };
+            let mut crew = Crew::new(&env, spec, seed).expect("a valid specification");
+            for episode in 0..20_000 {
+                crew.play(&mut env, seed << 32 | episode, episode);
+            }
+            let mut agent = env.reset(0);
+            let mut route = vec![agent.0];
+            while let Next::Active(next) = env.step(crew.greedy(agent, &env.observe(agent))).next {
+                agent = next;
+                route.push(agent.0);
+            }
+            // commissioner, thinker, editor, checker, editor
+            assert_eq!(route, [0, 2, 1, 3, 1], "seed {seed}");
+        }
+    }
+}
