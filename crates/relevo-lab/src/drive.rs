@@ -9,9 +9,7 @@ use relevo_core::{
     learner::{DecisionPoint, LearnerSpec, Regime, SpecError},
     observation::Observation,
     policy::argmax,
-    protocol::{
-        Choice, Effect, Event, Handoff, Journal, Limits, Next as NextEvent, Participant, ParticipantSpec,
-    },
+    protocol::{Effect, Event, Handoff, Journal, Limits, Next as NextEvent, Participant, ParticipantSpec},
     record::Table,
     units::{Return, Usage},
 };
@@ -45,17 +43,13 @@ impl Crew {
     ) -> Result<Self, SpecError> {
         let (mut participants, mut rngs) = (vec![], vec![]);
         for (i, columns) in env.spec().choices.iter().enumerate() {
-            let choices = columns.iter().map(|name| match env.spec().agents.iter().position(|a| a == name) {
-                Some(agent) => Choice::HandTo(AgentId(agent as u32)),
-                None => Choice::Finish,
-            });
             let learner = learner(columns.len() as u32);
             if learner.regime != Regime::PreConfigured(DecisionPoint::Before) {
                 return Err(SpecError::Combination("agents of the lab decide before their operation"));
             }
             let spec = ParticipantSpec {
                 id: AgentId(i as u32),
-                choices: choices.collect(),
+                choices: columns.iter().map(|c| c.leads).collect(),
                 learner,
                 handoff_reward: Return::ZERO,
                 limits: Limits { remembered_max: 64, ..Limits::default() },

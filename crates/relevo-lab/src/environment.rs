@@ -3,6 +3,7 @@
 use relevo_core::{
     ids::{ActionId, AgentId},
     observation::Observation,
+    protocol::Choice,
     units::{Discount, Return, Tau},
 };
 
@@ -26,6 +27,15 @@ pub enum Next {
     Terminal,
 }
 
+/// One choice of an agent: its name, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its name; several choices may lead to the same agent.
+    pub name: String,
+    /// Where it leads.
+    pub leads: Choice,
+}
+
 /// Fixed facts of an environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EnvironmentSpec {
@@ -33,8 +43,8 @@ pub struct EnvironmentSpec {
     pub name: &'static str,
     /// Names of the agents.
     pub agents: Vec<String>,
-    /// Names of the columns of each agent's successor table.
-    pub choices: Vec<Vec<String>>,
+    /// The columns of each agent's successor table.
+    pub choices: Vec<Vec<Column>>,
     /// gamma.
     pub discount: Discount,
     /// The smallest and largest return possible.

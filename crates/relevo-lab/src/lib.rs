@@ -5,6 +5,7 @@
 pub mod drive;
 pub mod environment;
 pub mod environments;
+pub mod sample;
 
 use std::{collections::BTreeMap, sync::Arc};
 

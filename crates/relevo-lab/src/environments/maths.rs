@@ -18,11 +18,12 @@ use relevo_core::{
     Rng,
     ids::{ActionId, AgentId},
     observation::{ActionSet, Observation, Signature},
+    protocol,
     units::{Discount, Return, Tau},
 };
 
 use crate::{
-    environment::{Environment, EnvironmentSpec, Next, Transition},
+    environment::{Column, Environment, EnvironmentSpec, Next, Transition},
     known_options,
 };
 
@@ -213,14 +214,17 @@ pub struct Maths {
 impl Maths {
     /// The environment on `data`.
     pub fn new(data: Dataset) -> Self {
-        let name = |c: &Choice| match c {
-            Choice::Finish => "finish".to_owned(),
-            Choice::To(role) => ROLES[*role].to_owned(),
+        let column = |c: &Choice| match c {
+            Choice::Finish => Column { name: "finish".to_owned(), leads: protocol::Choice::Finish },
+            Choice::To(role) => {
+                let leads = protocol::Choice::HandTo(AgentId(*role as u32));
+                Column { name: ROLES[*role].to_owned(), leads }
+            }
         };
         let spec = EnvironmentSpec {
             name: NAME,
             agents: ROLES.map(str::to_owned).to_vec(),
-            choices: COLUMNS.iter().map(|columns| columns.iter().map(name).collect()).collect(),
+            choices: COLUMNS.iter().map(|columns| columns.iter().map(column).collect()).collect(),
             discount: Discount::NONE,
             returns: (-7.0 * HANDOFF_COST, 1.0),
         };

@@ -1,3 +1,4 @@
 //! Environments, each versioned.
 
+pub mod chain;
 pub mod maths;
