@@ -25,6 +25,8 @@ enum Command {
     Explain(cmd::explain::ExplainArguments),
     #[command(subcommand)]
     Policy(cmd::policy::PolicyCommand),
+    #[command(subcommand)]
+    Lab(cmd::lab::LabCommand),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => cmd::run::run(&arguments),
         Command::Explain(arguments) => cmd::explain::explain(&arguments),
         Command::Policy(command) => cmd::policy::policy(&command),
+        Command::Lab(command) => cmd::lab::lab(&command),
     };
     match result {
         Ok(code) => code,

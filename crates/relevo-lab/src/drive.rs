@@ -108,6 +108,22 @@ impl Crew {
         played
     }
 
+    /// Let every participant ask its receivers for their current values, the last agent first (extension: local model).
+    pub fn replan(&mut self) {
+        for agent in (0..self.participants.len() as u32).rev().map(AgentId) {
+            self.tell(agent, Event::Replan);
+            while let Some((agent, effect)) = self.todo.pop_front() {
+                match effect {
+                    Effect::Ask { to, handle } => self.tell(to, Event::Asked { from: agent, handle }),
+                    Effect::Answer { to, handle, value } => {
+                        self.tell(to, Event::Answered { from: agent, handle, value });
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn deliver(&mut self, env: &dyn Environment, handoff: Handoff) {
         self.tell(handoff.to, Event::Received { handoff, observation: env.observe(handoff.to) });
     }

@@ -5,6 +5,9 @@
 pub mod drive;
 pub mod environment;
 pub mod environments;
+pub mod experiment;
+pub mod experiments;
+pub mod plot;
 pub mod sample;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,6 +1,7 @@
 //! One file per verb. Data goes to standard output, everything said beside it to standard error.
 
 pub(crate) mod explain;
+pub(crate) mod lab;
 pub(crate) mod learn;
 pub(crate) mod policy;
 pub(crate) mod run;

@@ -1,0 +1,3 @@
+//! One folder per experiment.
+
+pub mod chain;
