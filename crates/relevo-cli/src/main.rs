@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            cmd::say!("error: {error}");
             ExitCode::FAILURE
         }
     }

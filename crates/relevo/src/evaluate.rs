@@ -192,7 +192,9 @@ pub async fn walk(stage: &Stage, task: Task, number: u64, chooser: &mut dyn Choo
         }
         let performance = scene.perform(agent, operation, handoff).await;
         walk_return += discount * performance.reward;
-        discount *= gamma;
+        if !decides_before {
+            discount *= gamma;
+        }
         let mut turn = before.unwrap_or_else(|| decide(&scene));
         turn.failure = performance.failure;
         let action = turn.action;
@@ -204,9 +206,7 @@ pub async fn walk(stage: &Stage, task: Task, number: u64, chooser: &mut dyn Choo
             break "finished";
         }
         walk_return += discount * reward.handoff;
-        if !decides_before {
-            discount *= gamma;
-        }
+        discount *= gamma;
         if handoffs == team.run.max_handoffs {
             break "max-handoffs";
         }

@@ -186,14 +186,16 @@ impl<'s> Session<'s> {
         episodes: Option<u64>,
     ) -> Result<(Self, usize), LearnError> {
         let path = out.join(LEDGER_FILE);
-        let (ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
+        let (mut ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
         let mut reader = Reader::new(&bytes);
         let mut next =
             || reader.next_entry().map_err(|source| LearnError::Unreadable { path: path.clone(), source });
         let other = |message: String| LearnError::OtherRun { path: path.clone(), message };
         let Some(Entry { record: Record::Opened { config, seed: ran, episodes: asked, .. }, .. }) = next()?
         else {
-            return Err(other("the ledger is empty: nothing was learned yet; start the run again".into()));
+            return Err(other(
+                "the ledger is empty: nothing was learned yet; remove it and start the run again, without --resume".into(),
+            ));
         };
         if config != stage.team().config_digest(&stage.tasks().identity()) {
             return Err(other(
@@ -229,6 +231,7 @@ impl<'s> Session<'s> {
                 }
             }
         }
+        ledger.cut_off_torn_end()?;
         let next_episode = returns.len() as u64;
         let seal_every = seal_every(stage);
         let mut session = Session { stage, config, crew, ledger, seal_every, next_episode, returns };
@@ -407,17 +410,21 @@ impl<'e, 's> Episode<'e, 's> {
                 }
                 let performance = self.scene.perform(agent, operation, handoff).await;
                 self.earn(performance.reward);
-                self.discount *= self.stage.team().learner.discount;
+                // Chosen before, a handover and the end belong to the same primitive step as the operation.
+                if self.regime(agent) != Regime::PreConfigured(DecisionPoint::Before) {
+                    self.discount *= self.stage.team().learner.discount;
+                }
                 let next = self.next(agent, handoff);
-                let reward = self.finite(performance.reward)?;
+                let reward = match next {
+                    Next::Ended => self.closing(performance.reward)?,
+                    _ => self.finite(performance.reward)?,
+                };
                 let usage = performance.usage;
                 self.tell(agent, Event::Performed { handoff, reward, tau: Tau::ONE, usage, next })?;
             }
             Effect::Send(handoff) => {
                 self.earn(self.stage.team().reward.handoff);
-                if self.regime(agent) != Regime::PreConfigured(DecisionPoint::Before) {
-                    self.discount *= self.stage.team().learner.discount;
-                }
+                self.discount *= self.stage.team().learner.discount;
                 if self.end.handoffs >= self.stage.team().run.max_handoffs {
                     // A deadline is an end with nothing to show for it, not something to bootstrap from.
                     self.end.stop = "max-handoffs";

@@ -67,7 +67,7 @@ pub struct Ledger {
 pub struct Recovered {
     /// The sound part: all entries up to the end of the last whole episode.
     pub bytes: Vec<u8>,
-    /// Bytes behind it, which are cut off.
+    /// Bytes behind it, to be cut off.
     pub dropped: usize,
     /// The last entry of the sound part.
     pub last: Option<Record>,
@@ -83,36 +83,48 @@ impl Ledger {
         Ok(Ledger { path: path.to_owned(), file, buffer, chain, bytes: 0 })
     }
 
-    /// Take up a ledger where the last whole episode ended.
+    /// Read a ledger up to where the last whole episode ended. The file stays as it is until
+    /// [`Ledger::cut_off_torn_end`], which must come before anything is added.
     pub fn recover(path: &Path) -> Result<(Self, Recovered), LedgerError> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
-        let mut file = io(path, "it cannot be opened", opened)?;
+        let file = io(path, "it cannot be opened", opened)?;
         lock(path, &file)?;
         let mut bytes = io(path, "it cannot be read", std::fs::read(path))?;
         let mut reader = Reader::new(&bytes);
         let mut sound = (0, Chain::default(), None);
+        let mut sealed = 0;
         loop {
             match reader.next_entry() {
                 Ok(Some(Entry { record, .. })) => {
                     if matches!(record, Record::Opened { .. } | Record::Closed { .. } | Record::Sealed { .. })
                     {
+                        if matches!(record, Record::Sealed { .. }) {
+                            sealed = reader.offset();
+                        }
                         sound = (reader.offset(), reader.chain().clone(), Some(record));
                     }
                 }
                 Ok(None) => break,
-                Err(RecordError::CutOff { .. }) if bytes.len() - reader.offset() <= TORN_BYTES_MAX => break,
+                Err(RecordError::CutOff { .. }) if is_torn(&bytes[reader.offset()..]) => break,
                 Err(source) => {
-                    return Err(LedgerError::Damaged { path: path.to_owned(), good: sound.0, source });
+                    // A seal that does not fit says that something before it was altered, but not where.
+                    let altered = matches!(source, RecordError::Altered { .. });
+                    let good = if altered { sealed } else { sound.0 };
+                    return Err(LedgerError::Damaged { path: path.to_owned(), good, source });
                 }
             }
         }
         let (good, chain, last) = sound;
         let dropped = bytes.len() - good;
         bytes.truncate(good);
-        io(path, "its torn end cannot be cut off", file.set_len(good as u64))?;
-        io(path, "its end cannot be found", file.seek(SeekFrom::Start(good as u64)))?;
         let ledger = Ledger { path: path.to_owned(), file, buffer: Vec::new(), chain, bytes: good as u64 };
         Ok((ledger, Recovered { bytes, dropped, last }))
+    }
+
+    /// Make the file end where the sound part of a recovered ledger does.
+    pub fn cut_off_torn_end(&mut self) -> Result<(), LedgerError> {
+        io(&self.path, "its torn end cannot be cut off", self.file.set_len(self.bytes))?;
+        io(&self.path, "its end cannot be found", self.file.seek(SeekFrom::Start(self.bytes))).map(drop)
     }
 
     /// Add an entry; it is durable after [`Ledger::flush`] or [`Ledger::seal`].
@@ -153,6 +165,24 @@ impl Ledger {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+impl Drop for Ledger {
+    /// Closing alone would leave the lock with a program that is just being started, until its exec.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
+/// Whether the rest of a ledger, whose first entry is cut off, can be what a crash left: one entry half written. If it
+/// goes on with the end of an episode, that entry only says that it is longer than it is.
+fn is_torn(rest: &[u8]) -> bool {
+    let mut closed = vec![];
+    let record = Record::Closed { episode: 0, episode_return: 0.0, handoffs: 0, stop: String::new() };
+    Entry { agent: AgentId::ORIGIN, record }.write(&mut closed);
+    // Up to the number of the episode: no text holds these bytes, and no number that is met by chance.
+    let head = &closed[..8];
+    rest.len() <= TORN_BYTES_MAX && !rest.windows(head.len()).skip(1).any(|window| window == head)
 }
 
 fn io<T>(path: &Path, what: &'static str, result: std::io::Result<T>) -> Result<T, LedgerError> {

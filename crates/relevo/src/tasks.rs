@@ -130,10 +130,17 @@ fn read_items(path: &Path, spec: &TasksSpec) -> Result<(Vec<Item>, Vec<u8>), Tas
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut items = vec![];
     for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        let line: Line = serde_json::from_str(line).map_err(|e| fail(Some(number), e.to_string()))?;
+        let line: Line = serde_json::from_str(line).map_err(|e| {
+            // The line of the file is named already.
+            fail(Some(number), e.to_string().replace(" at line 1 column", " at column"))
+        })?;
         check_facts(&line.facts).map_err(|e| fail(Some(number), e.to_string()))?;
         let expected = match (spec.judge, line.expect.sha256, line.expect.text) {
-            (JudgeSpec::Sha256, Some(sum), _) if sum.len() == 64 => sum.to_lowercase(),
+            (JudgeSpec::Sha256, Some(sum), _)
+                if sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
+                sum.to_lowercase()
+            }
             (JudgeSpec::Sha256, ..) => {
                 return Err(fail(Some(number), "expect.sha256 must hold 64 hexadecimal digits".into()));
             }

@@ -94,7 +94,7 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
         held &= run_one(experiment, arguments, &stop)?;
     }
     if stop.load(Ordering::Relaxed) {
-        eprintln!("stopped; what was finished is kept in {}", arguments.out.display());
+        say!("stopped; what was finished is kept in {}", arguments.out.display());
         return Ok(ExitCode::from(130));
     }
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -155,9 +155,9 @@ fn run_one(experiment: &Experiment, arguments: &RunArguments, stop: &AtomicBool)
     }
     for verdict in verdicts.iter().filter(|v| !v.holds) {
         let value = verdict.value.map_or("absent".to_owned(), |v| v.to_string());
-        eprintln!("{}: {} is {value}, expected in {:?}", experiment.name, verdict.name, verdict.interval);
+        say!("{}: {} is {value}, expected in {:?}", experiment.name, verdict.name, verdict.interval);
     }
-    eprintln!("{} took {seconds:.1} s; report in {}", experiment.name, out.join("report.md").display());
+    say!("{} took {seconds:.1} s; report in {}", experiment.name, out.join("report.md").display());
     Ok(verdicts.iter().all(|v| v.holds))
 }
 

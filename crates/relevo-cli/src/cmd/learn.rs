@@ -55,9 +55,9 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let (mut session, done_before) = if arguments.resume {
         let (session, dropped) = Session::resume(&stage, &out, arguments.seed, arguments.episodes)?;
         let done = session.episodes_done();
-        eprintln!("resuming {} after {done} of {} episodes", out.display(), session.config().episodes);
+        say!("resuming {} after {done} of {} episodes", out.display(), session.config().episodes);
         if dropped > 0 {
-            eprintln!("({dropped} bytes of an unfinished episode were dropped; it is done again)");
+            say!("({dropped} bytes of an unfinished episode were dropped; it is done again)");
         }
         (session, done)
     } else {
@@ -68,7 +68,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
         (Session::start(&stage, &out, config)?, 0)
     };
     let RunConfig { seed, episodes } = session.config();
-    eprintln!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());
+    say!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());
 
     let stop = Arc::new(AtomicBool::new(false));
     runtime.spawn(interrupt(stop.clone()));
@@ -87,7 +87,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     write_file(&out.join(POLICY_FILE), &policy.to_text())?;
     if flow.is_break() {
         let again = arguments.team.display();
-        eprintln!(
+        say!(
             "stopped after {} of {episodes} episodes; nothing learned is lost. Go on with:\n  relevo learn {again} --resume --out {}",
             session.episodes_done(),
             out.display()
@@ -96,7 +96,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     }
     let learning = started.elapsed();
     report(&runtime, &stage, &session, &out, &stop)?;
-    eprintln!(
+    say!(
         "learned in {:.1} s; ledger {:.1} MB. Ask why: relevo explain {}",
         learning.as_secs_f64(),
         session.ledger_bytes() as f64 / 1e6,
@@ -142,7 +142,7 @@ fn report(
     let texts = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt"];
     let pictures = ["handoffs.svg", "decisions.svg", "learning.svg"];
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();
-    eprintln!("in {}: {}", out.display(), files.join(", "));
+    say!("in {}: {}", out.display(), files.join(", "));
     Ok(())
 }
 
@@ -238,7 +238,7 @@ impl<'t> Live<'t> {
         let tenth = (end.episode + 1) * 10 / self.episodes;
         if !std::io::stderr().is_terminal() && tenth > self.tenth {
             self.tenth = tenth;
-            eprintln!("episode {} of {}: {message}", end.episode + 1, self.episodes);
+            say!("episode {} of {}: {message}", end.episode + 1, self.episodes);
         }
         self.bar.set_message(message);
     }

@@ -1,5 +1,14 @@
 //! One file per verb. Data goes to standard output, everything said beside it to standard error.
 
+/// `eprintln!` that does not mind when nobody listens any more: a run goes on without its reader.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr().lock(), $($text)*);
+    }};
+}
+pub(crate) use say;
+
 pub(crate) mod explain;
 pub(crate) mod lab;
 pub(crate) mod learn;

@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     if let Some(output) = &arguments.output {
         std::fs::write(output, &walk.artifact.payload)
             .map_err(|e| format!("{}: it cannot be written: {e}", output.display()))?;
-        eprintln!("what came out is in {}", output.display());
+        say!("what came out is in {}", output.display());
     }
     Ok(if walk.stop == "finished" && walk.quality != Some(0.0) {
         ExitCode::SUCCESS
