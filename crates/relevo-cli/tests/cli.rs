@@ -1,0 +1,491 @@
+//! The command line as a person meets it: what each verb prints where, its exit codes, and that a run survives Ctrl-C
+//! and kill.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use relevo_core::Rng;
+use tempfile::TempDir;
+
+const FILES: [&str; 7] = [
+    "ledger.cbor",
+    "policy.json",
+    "report.json",
+    "report.txt",
+    "handoffs.svg",
+    "decisions.svg",
+    "learning.svg",
+];
+
+/// A folder with the team of `examples/maths`, measured on few tasks, and the command in it.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let team = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/team.toml");
+        let team = fs::read_to_string(team).unwrap();
+        let small = team.replace("evaluation_tasks = 60_000", "evaluation_tasks = 60");
+        assert_ne!(team, small, "the example is measured on another number of tasks");
+        let place = Place(tempfile::tempdir().unwrap());
+        place.write("team.toml", &small);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// `relevo` with arguments that are divided by spaces.
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_relevo"));
+        command.args(arguments.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn relevo(&self, arguments: &str) -> Said {
+        let output = self.command(arguments).output().unwrap();
+        Said::new(arguments, output)
+    }
+
+    /// What succeeds, printing only data.
+    fn data(&self, arguments: &str) -> String {
+        let said = self.relevo(arguments);
+        assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{arguments}: {}", said.stdout);
+        said.stdout
+    }
+
+    /// The message of what fails, printing no data.
+    fn error(&self, arguments: &str) -> String {
+        let said = self.relevo(arguments);
+        assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{arguments}: {}", said.stderr);
+        let message = said.stderr.strip_prefix("error: ").unwrap_or_else(|| panic!("{}", said.stderr));
+        assert_eq!(message.lines().count(), 1, "{message}");
+        message.to_owned()
+    }
+
+    fn learn(&self, arguments: &str) -> Said {
+        let said = self.relevo(&format!("learn team.toml {arguments}"));
+        assert_eq!(said.code, Some(0), "{arguments}: {}", said.stderr);
+        said
+    }
+
+    /// All files of a run.
+    fn run(&self, folder: &str) -> Vec<Vec<u8>> {
+        FILES.iter().map(|name| fs::read(self.path(folder).join(name)).unwrap()).collect()
+    }
+}
+
+/// What a command said.
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Said {
+    fn new(arguments: &str, output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let said =
+            Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
+        assert!(!said.stderr.contains("panicked"), "{arguments}: {}", said.stderr);
+        said
+    }
+}
+
+fn assert_holds(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "it does not say {part:?}: {text}");
+    }
+}
+
+fn same_run(a: &[Vec<u8>], b: &[Vec<u8>]) {
+    for ((a, b), name) in a.iter().zip(b).zip(FILES) {
+        assert!(a == b, "{name} differs: {} and {} bytes", a.len(), b.len());
+    }
+}
+
+// ---- learn ----
+
+#[test]
+fn learn_prints_the_comparison_and_leaves_its_files() {
+    let place = Place::new();
+    let said = place.learn("--episodes 300");
+    assert!(said.stdout.starts_with("\nValue (mean return ± 95% interval) on 60 tasks"), "{}", said.stdout);
+    assert_holds(
+        &said.stdout,
+        &["dataset=mathqa", "What was learned", "Side by side", "combine-E", "editor alone"],
+    );
+    for progress in ["episode ", "runs/maths", "seed"] {
+        assert!(said.stderr.contains(progress) && !said.stdout.contains(progress), "{}", said.stderr);
+    }
+    assert_holds(
+        &said.stderr,
+        &["maths: 300 episodes, seed 1", "episode 300 of 300", "relevo explain runs/maths"],
+    );
+    assert_eq!(said.stdout.trim(), place.read("runs/maths/report.txt").trim());
+    assert_holds(&place.read("runs/maths/report.json"), &["\"relevo.report/v1\"", "\"episodes\": 300"]);
+    assert_holds(&place.read("runs/maths/policy.json"), &["\"relevo.policy/v1\"", "\"episodes\": 300"]);
+    for picture in FILES.iter().filter(|name| name.ends_with(".svg")) {
+        let svg = place.read(&format!("runs/maths/{picture}"));
+        assert!(svg.trim_start().starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{picture}");
+        for tag in ["svg", "g", "text", "marker", "defs"] {
+            let opened = svg.matches(&format!("<{tag} ")).count() + svg.matches(&format!("<{tag}>")).count();
+            let closed = svg.matches(&format!("</{tag}>")).count();
+            assert!(opened == closed, "{picture}: {opened} <{tag}> and {closed} </{tag}>");
+        }
+        assert!(!svg.contains("NaN") && !svg.contains("inf\""), "{picture}");
+    }
+    assert_eq!(fs::read_dir(place.path("runs/maths")).unwrap().count(), FILES.len(), "nothing else is left");
+}
+
+#[test]
+fn every_run_has_its_folder() {
+    let place = Place::new();
+    let first = place.learn("--episodes 100");
+    let second = place.learn("--episodes 100");
+    assert_holds(&first.stderr, &["into runs/maths\n"]);
+    assert_holds(&second.stderr, &["into runs/maths-2\n"]);
+    same_run(&place.run("runs/maths"), &place.run("runs/maths-2"));
+    let third = place.learn("--episodes 100 --seed 9 --out deep/er");
+    assert_holds(&third.stderr, &["seed 9", "into deep/er\n"]);
+    assert_ne!(place.run("deep/er")[0], place.run("runs/maths")[0]);
+
+    let before = place.run("runs/maths");
+    let message = place.error("learn team.toml --episodes 100 --out runs/maths");
+    assert_holds(&message, &["runs/maths", "already holds a run", "--resume", "--out"]);
+    same_run(&before, &place.run("runs/maths"));
+    let message = place.error("learn team.toml --resume --out nothing");
+    assert_holds(&message, &["nothing", "no run to resume", "leave --resume out"]);
+    let other = Place::new();
+    let message = other.error("learn team.toml --resume");
+    assert_holds(&message, &["no run of \"maths\"", "leave --resume out"]);
+    let message = place.error("learn team.toml --resume --out runs/maths --seed 2");
+    assert_holds(&message, &["--seed 1 --episodes 100", "--out"]);
+
+    // A whole run is measured again; by default it is the newest.
+    let again = place.learn("--resume");
+    assert_holds(&again.stderr, &["resuming runs/maths-2 after 100 of 100 episodes"]);
+    assert_eq!(again.stdout, second.stdout);
+    same_run(&before, &place.run("runs/maths-2"));
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let place = Place::new();
+    place.write("file", "");
+    let message = place.error("learn team.toml --out file/run");
+    assert_holds(&message, &["file/run", "cannot be made"]);
+    // A run whose policy cannot be put into place.
+    fs::create_dir_all(place.path("taken/policy.json/inside")).unwrap();
+    let message = place.relevo("learn team.toml --episodes 50 --out taken");
+    assert_eq!((message.code, message.stdout.as_str()), (Some(1), ""));
+    assert_holds(&message.stderr, &["error: taken/policy.json", "cannot be written"]);
+}
+
+// ---- broken off ----
+
+/// Enough for a second or so.
+const LONG: &str = "--episodes 12000";
+
+fn signal(child: &Child, name: &str) {
+    // The shell's own; a program of this name may not be there.
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn ctrl_c_loses_nothing() {
+    let place = Place::new();
+    place.learn(&format!("{LONG} --out whole"));
+    let mut child = place.command(&format!("learn team.toml {LONG}")).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("\nepisode ") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "it never began: {said}");
+    }
+    let message = place.error("learn team.toml --resume");
+    assert_holds(&message, &["runs/maths/ledger.cbor", "another process is writing"]);
+    signal(&child, "INT");
+    stderr.read_to_string(&mut said).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(130), 0), "{said}");
+    assert_holds(&said, &["stopped after ", " of 12000 episodes", "nothing learned is lost"]);
+    // What was learned so far can be looked at.
+    assert_holds(&place.data("explain runs/maths"), &["policy of \"maths\"", "commissioner at"]);
+    // The command that it tells is the one that works.
+    let next = said.lines().find_map(|l| l.trim().strip_prefix("relevo ")).expect("it tells how to go on");
+    assert_eq!(next, "learn team.toml --resume --out runs/maths");
+    let resumed = place.relevo(next);
+    assert_eq!(resumed.code, Some(0), "{}", resumed.stderr);
+    assert_holds(&resumed.stderr, &["resuming runs/maths after ", " of 12000 episodes"]);
+    assert!(!resumed.stderr.contains("dropped"), "{}", resumed.stderr);
+    same_run(&place.run("whole"), &place.run("runs/maths"));
+}
+
+/// Killed again and again, a little after the ledger has reached a length; the moments are drawn by a seed.
+#[test]
+fn kill_loses_nothing() {
+    let place = Place::new();
+    place.learn(&format!("{LONG} --out whole"));
+    let whole = fs::metadata(place.path("whole/ledger.cbor")).unwrap().len();
+    let ledger = place.path("killed/ledger.cbor");
+    let length = || fs::metadata(&ledger).map_or(0, |data| data.len());
+    let mut rng = Rng::stream(5, "moments of kill");
+    let mut moments: Vec<u64> = (0..5).map(|_| (rng.unit() * 0.9 * whole as f64) as u64).collect();
+    moments.extend([0, 1]);
+    moments.sort_unstable();
+    let learn = |resume: bool| match resume {
+        true => place.command("learn team.toml --resume --out killed"),
+        false => place.command(&format!("learn team.toml {LONG} --out killed")),
+    };
+    for moment in moments {
+        if length() == 0 {
+            let _ = fs::remove_file(&ledger);
+        }
+        let mut child = learn(length() > 0).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        while length() < moment && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_micros((rng.unit() * 20_000.0) as u64));
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let last = Said::new("the last one", learn(length() > 0).output().unwrap());
+    assert_eq!(last.code, Some(0), "{}", last.stderr);
+    same_run(&place.run("whole"), &place.run("killed"));
+}
+
+/// `relevo learn ... | head -1`, and both streams gone.
+#[test]
+fn a_reader_that_goes_away_is_no_fault() {
+    let place = Place::new();
+    let mut child = place.command("learn team.toml --episodes 100").spawn().unwrap();
+    drop(child.stdout.take());
+    let said = Said::new("without stdout", child.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let mut child = place.command("learn team.toml --episodes 100 --out blind").spawn().unwrap();
+    drop((child.stdout.take(), child.stderr.take()));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    same_run(&place.run("runs/maths"), &place.run("blind"));
+    let mut child = place.command("explain nothing").spawn().unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+// ---- explain, run, policy ----
+
+#[test]
+fn explain_says_what_is_done_and_why() {
+    let place = Place::new();
+    place.learn("--episodes 400");
+    let all = place.data("explain runs/maths");
+    assert_eq!(all, place.data("explain runs/maths/policy.json"));
+    assert_holds(&all, &["policy of \"maths\": 400 episodes, seed 1, ledger "]);
+    for agent in ["commissioner", "editor", "thinker", "checker"] {
+        assert_holds(&all, &[&format!("\n{agent} at dataset=mathqa")]);
+    }
+    let one = place.data("explain runs/maths dataset=mathqa");
+    assert!(one.len() < all.len() && !one.contains("mmlu"), "{one}");
+    assert_holds(&one, &["→ ", "mean of targets", " ± ", "%"]);
+    let key = one.split(['[', ']']).nth(1).unwrap();
+    let by_key = place.data(&format!("explain runs/maths {key}"));
+    assert_eq!(by_key.matches("\ncommissioner at ").count(), 1, "{by_key}");
+    assert_holds(&place.error("explain runs/maths dataset=mathqu"), &["did you mean \"dataset=mathqa\"?"]);
+    assert_holds(
+        &place.error("explain runs/maths qqqqqqqqqqqqqqqqqqqqq"),
+        &["some that are known", "dataset="],
+    );
+    assert_holds(&place.error("explain runs/none"), &["runs/none", "cannot be read", "relevo learn"]);
+    assert_holds(&place.error("explain runs"), &["runs/policy.json", "cannot be read"]);
+}
+
+#[test]
+fn run_shows_every_handoff() {
+    let place = Place::new();
+    place.learn("--episodes 3000");
+    let mut solved = 0;
+    for problem in 0..6 {
+        place.write("item", &format!("{{\"dataset\": \"mmlu-elementary\", \"problem\": {problem}}}"));
+        let said = place.relevo("run team.toml --policy runs/maths --input item --output out");
+        let right = said.stdout.contains("quality 1\n");
+        assert_eq!(said.code, Some(if right { 0 } else { 2 }), "{}", said.stdout);
+        solved += u32::from(right);
+        assert_holds(&said.stdout, &["1  commissioner", "handed to", "value (visits): ", "finish", "return"]);
+        assert_holds(&said.stdout, &[&format!("mmlu-elementary problem {problem}: finished after ")]);
+        // One line for every call, between the head and the last line.
+        let calls: usize =
+            said.stdout.rsplit("after ").next().unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(said.stdout.lines().count(), calls + 3, "{}", said.stdout);
+        assert_eq!(said.stderr, "what came out is in out\n");
+    }
+    assert!(solved >= 4, "{solved} of 6 easy problems");
+}
+
+#[test]
+fn run_names_what_it_cannot_use() {
+    let place = Place::new();
+    place.learn("--episodes 100");
+    let run = "run team.toml --policy runs/maths --input item";
+    assert_holds(&place.error(run), &["item", "cannot be read"]);
+    for (item, said) in [
+        ("{", "{\"dataset\": \"mathqa\", \"problem\": 17}"),
+        ("[]", "{\"dataset\": \"mathqa\", \"problem\": 17}"),
+        ("{\"dataset\": \"mathqa\", \"problem\": -1}", "\"problem\": 17"),
+        ("{\"dataset\": \"mathq\", \"problem\": 1}", "did you mean \"mathqa\"?"),
+    ] {
+        place.write("item", item);
+        assert_holds(&place.error(run), &["item: ", said]);
+    }
+    place.write("item", "{\"dataset\": \"mathqa\", \"problem\": 1}");
+    let team = place.read("team.toml");
+    let renamed = team
+        .replace("\"commissioner\"", "\"chief\"")
+        .replace("simulate = \"chief\"", "simulate = \"commissioner\"");
+    place.write("other.toml", &renamed.replace("name = \"maths\"", "name = \"others\""));
+    let learned = place.relevo("learn other.toml --episodes 50");
+    assert_eq!(learned.code, Some(0), "{}", learned.stderr);
+    let message = place.error("run team.toml --policy runs/others --input item");
+    assert_holds(&message, &["no agent \"commissioner\"", "chief", "another team"]);
+    place.write("fewer.toml", &team.replace("[\"editor\", \"thinker\"]", "[\"thinker\", \"editor\"]"));
+    let message = place.error("run fewer.toml --policy runs/maths --input item");
+    assert_holds(&message, &["\"commissioner\"", "editor, thinker", "thinker, editor", "learn again"]);
+    assert_holds(
+        &place.error("run none.toml --policy runs/maths --input item"),
+        &["none.toml", "cannot be read"],
+    );
+}
+
+#[test]
+fn policies_are_compared() {
+    let place = Place::new();
+    place.learn("--episodes 60 --out a");
+    place.learn("--episodes 60 --out b");
+    place.learn("--episodes 60 --seed 2 --out c");
+    let same = place.data("policy diff a b");
+    assert_holds(&same, &["0 situations decided otherwise", "largest change of value 0.0000"]);
+    let differs = place.relevo("policy diff a c/policy.json");
+    assert_eq!((differs.code, differs.stderr.as_str()), (Some(1), ""));
+    assert_holds(
+        &differs.stdout,
+        &["decided otherwise:\n", " → ", "only in the second", "only in the first"],
+    );
+    let missing = place.relevo("policy diff a none");
+    assert_eq!(missing.stdout, "");
+    assert_holds(&missing.stderr, &["error: none", "cannot be read"]);
+}
+
+#[test]
+fn a_policy_that_was_tampered_with_is_refused_with_the_place() {
+    let place = Place::new();
+    place.learn("--episodes 100");
+    place.write("item", "{\"dataset\": \"mathqa\", \"problem\": 1}");
+    let good = place.read("runs/maths/policy.json");
+    let value = good.lines().position(|l| l.trim_start().starts_with("\"value\": 0.")).unwrap();
+    // The number in that line, changed.
+    let edit = |new: &str| {
+        let (name, _) = good.lines().nth(value).unwrap().split_once(": ").unwrap();
+        let changed = format!("{name}: {new},");
+        let lines = good.lines().enumerate().map(|(i, line)| if i == value { &changed } else { line });
+        lines.map(|line| line.to_owned() + "\n").collect::<String>()
+    };
+    let nan = format!("line {}", value + 1);
+    let reformatted = good.replacen("  \"source\"", "   \"source\"", 1);
+    let policies: [(String, &[&str]); 8] = [
+        (edit("0.25"), &["digest of agent \"", "changed after it was written"]),
+        (good.replacen("\"seed\": 1", "\"seed\": 2", 1), &["digest of the file", "changed"]),
+        (good[..good.len() / 2].to_owned(), &["EOF", "line"]),
+        (
+            good.replacen("relevo.policy/v1", "relevo.policy/v9", 1),
+            &["\"relevo.policy/v9\"", "\"relevo.policy/v1\""],
+        ),
+        (edit("NaN"), &[&nan, "cannot be read"]),
+        (edit("1e999"), &[&nan, "out of range"]),
+        (reformatted, &["line 3 ", "reformatted"]),
+        (String::new(), &["EOF"]),
+    ];
+    for (text, said) in policies {
+        place.write("bad.json", &text);
+        for verb in [
+            "explain bad.json",
+            "run team.toml --policy bad.json --input item",
+            "policy diff runs/maths bad.json",
+        ] {
+            let message = place.error(verb);
+            assert!(message.starts_with("bad.json: "), "{verb}: {message}");
+            assert_holds(&message, said);
+        }
+    }
+}
+
+// ---- the rest ----
+
+#[test]
+fn what_does_not_exist_is_answered_with_what_does() {
+    let place = Place::new();
+    let wrong: [(&str, &[&str]); 9] = [
+        ("", &["Usage: relevo", "learn", "explain"]),
+        ("lern team.toml", &["lern", "learn"]),
+        ("learn", &["<TEAM>"]),
+        ("learn team.toml --episods 3", &["--episods", "--episodes"]),
+        ("learn team.toml --episodes 0", &["--episodes", "0"]),
+        ("learn team.toml --episodes many", &["--episodes", "many"]),
+        ("learn team.toml --seed -1", &["-1"]),
+        ("run team.toml", &["--policy", "--input"]),
+        ("policy", &["diff"]),
+    ];
+    for (arguments, parts) in wrong {
+        let said = place.relevo(arguments);
+        assert_eq!((said.code, said.stdout.as_str()), (Some(2), ""), "{arguments}: {}", said.stderr);
+        assert_holds(&said.stderr, parts);
+    }
+    assert_holds(&place.error("learn none.toml"), &["none.toml", "team file cannot be read"]);
+    let team = place.read("team.toml");
+    let line = 1 + team.lines().position(|l| l.starts_with("discount")).unwrap();
+    place.write("team.toml", &team.replace("discount", "discont"));
+    let message = place.error("learn team.toml");
+    assert_holds(&message, &[&format!("team.toml:{line}: "), "did you mean \"discount\"?"]);
+    place.write("team.toml", &team.replace("maths@1", "math@1"));
+    assert_holds(&place.error("learn team.toml"), &["team.toml: ", "did you mean \"maths@1\"?"]);
+    place.write("team.toml", &team.replace("simulate = \"editor\"", "simulate = \"edtor\""));
+    assert_holds(&place.error("learn team.toml"), &["team.toml: ", "did you mean \"editor\"?"]);
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn help_tells_what_there_is() {
+    let place = Place::new();
+    let verbs: [(&str, &[&str]); 8] = [
+        ("", &["learn", "run", "explain", "policy", "lab", "exactly one", "examples/maths/team.toml"]),
+        ("learn", &["<TEAM>", "--episodes <N>", "--seed <S>", "--out <DIR>", "--resume", "default"]),
+        ("run", &["<TEAM>", "--policy <POLICY>", "--input <FILE>", "--output <FILE>"]),
+        ("explain", &["<POLICY>", "[SIGNATURE]"]),
+        ("lab", &["list", "run"]),
+        ("lab run", &["<NAME>", "--seeds <A..B>", "--quick", "--out <DIR>"]),
+        ("policy", &["diff"]),
+        ("policy diff", &["<A>", "<B>", "Exits with 1"]),
+    ];
+    for (verb, parts) in verbs {
+        let help = place.data(&format!("{verb} --help"));
+        assert_holds(&help, parts);
+        assert_holds(&help, &["Usage: relevo"]);
+        assert!(help.lines().all(|l| l.chars().count() <= 110), "{help}");
+        assert!(place.data(&format!("{verb} -h")).len() <= help.len());
+    }
+    assert_holds(&place.data("--version"), &["relevo ", env!("CARGO_PKG_VERSION")]);
+    assert!(Path::new(env!("CARGO_BIN_EXE_relevo")).is_file());
+}

@@ -1,0 +1,335 @@
+//! The team file: every mistake is answered with its line, what is wrong, and what to try.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use relevo::team::TeamSpec;
+
+const GOOD: &str = r#"schema = "relevo.team/v1"
+name = "pair"
+start = "writer"
+
+[simulate]
+environment = "maths@1"
+
+[run]
+episodes = 10
+max_handoffs = 4
+
+[reward]
+success = 1.0
+call = -0.01
+
+[learner]
+decides = "after"
+discount = 1.0
+values = [-1.0, 1.0]
+initial = 0.0
+step = { rule = "poly", exponent = 0.7 }
+policy = { rule = "epsilon-greedy", epsilon = { from = 1.0, to = 0.05, over = 0.5 } }
+credit = { rule = "value-passing" }
+
+[[agents]]
+name = "writer"
+simulate = "editor"
+observes = ["dataset"]
+handoffs = ["finish", "reader"]
+timeout_ms = 1000
+
+[[agents]]
+name = "reader"
+simulate = "checker"
+observes = ["dataset", "call.ended"]
+handoffs = ["finish", { to = "writer", when = { dataset = "mathqa" } }]
+
+[[workflows]]
+name = "plain"
+route = ["reader", "finish"]
+"#;
+
+const RAMP: &str = "{ from = 1.0, to = 0.05, over = 0.5 }";
+const POLICY: &str = r#"{ rule = "epsilon-greedy", epsilon = { from = 1.0, to = 0.05, over = 0.5 } }"#;
+const ROUTE: &str = "route = [\"reader\", \"finish\"]\n";
+const SIMULATE: &str = "[simulate]\nenvironment = \"maths@1\"\n";
+const TASKS: &str = "[tasks]\ntrain = \"a.jsonl\"\ntest = \"b.jsonl\"\njudge = \"text\"\n";
+
+/// One mistake: in the good file `from` becomes `to`; the message names the first line with `at` (where that is empty,
+/// the line of the edit) and says `said`, all of it.
+struct Mistake {
+    from: &'static str,
+    to: &'static str,
+    at: &'static str,
+    said: &'static [&'static str],
+}
+
+const fn wrong(
+    from: &'static str,
+    to: &'static str,
+    at: &'static str,
+    said: &'static [&'static str],
+) -> Mistake {
+    Mistake { from, to, at, said }
+}
+
+/// The text with the mistake, and the line that is to be named.
+fn edited(Mistake { from, to, at, .. }: &Mistake) -> (String, usize) {
+    let offset = GOOD.find(from).unwrap_or_else(|| panic!("the good file has no {from:?}"));
+    let text = GOOD.replacen(from, to, 1);
+    let offset = if at.is_empty() { offset } else { text.find(at).unwrap() };
+    let line = 1 + text[..offset].matches('\n').count();
+    (text, line)
+}
+
+/// What [`TeamSpec::load`] says about a file, without its path.
+fn load(text: impl AsRef<[u8]>) -> Result<TeamSpec, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("team.toml");
+    fs::write(&path, text).unwrap();
+    TeamSpec::load(&path).map_err(|e| {
+        let message = e.to_string();
+        let rest = message.strip_prefix(&path.display().to_string()).map(str::to_owned);
+        rest.unwrap_or_else(|| panic!("the file is not named: {message}"))
+    })
+}
+
+fn all_are_answered(mistakes: &[Mistake]) {
+    for mistake in mistakes {
+        let (text, line) = edited(mistake);
+        let Mistake { from, to, said, .. } = mistake;
+        let Err(message) = load(&text) else { panic!("{from:?} -> {to:?} was accepted") };
+        assert!(message.starts_with(&format!(":{line}: ")), "{from:?} -> {to:?}, line {line}: {message}");
+        for said in *said {
+            assert!(message.contains(said), "{from:?} -> {to:?} does not say {said:?}: {message}");
+        }
+        for foreign in ["untagged", "f64", "u64", "usize", "variant", "field"] {
+            assert!(!message.contains(foreign), "{from:?} -> {to:?} speaks of this program: {message}");
+        }
+    }
+}
+
+#[test]
+fn the_good_file_and_the_examples_load() {
+    let team = load(GOOD).unwrap();
+    assert_eq!((team.name.as_str(), team.agents.len(), team.run.evaluation_tasks), ("pair", 2, 500));
+    for example in ["maths", "unpack"] {
+        let path = format!("{}/../../examples/{example}/team.toml", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(TeamSpec::load(path.as_ref()).unwrap().name, example);
+    }
+}
+
+#[test]
+fn keys_and_kinds() {
+    all_are_answered(&[
+        wrong("max_handoffs", "max_handofs", "", &["unknown key", "did you mean \"max_handoffs\"?"]),
+        wrong("timeout_ms", "timeout", "", &["unknown key", "did you mean \"timeout_ms\"?", "observes"]),
+        wrong("name = \"reader\"", "nam = \"reader\"", "", &["did you mean \"name\"?"]),
+        wrong("[learner]", "[lerner]", "", &["unknown key", "did you mean \"learner\"?"]),
+        wrong("exponent", "exponet", "", &["unknown key", "did you mean \"exponent\"?"]),
+        wrong("\"poly\"", "\"pol\"", "", &["unknown value", "did you mean \"poly\"?", "resc"]),
+        wrong("\"epsilon-greedy\"", "\"greedy\"", "", &["unknown value", "epsilon-greedy, ucb, posterior"]),
+        wrong("\"after\"", "\"afterwards\"", "", &["unknown value", "before, after"]),
+        wrong("discount", "extensions = { refresh_ = 1.0 }\ndiscount", "", &["did you mean \"refresh\"?"]),
+        wrong("episodes = 10", "episodes = \"ten\"", "", &["\"ten\"", "a whole number"]),
+        wrong("success = 1.0", "success = \"much\"", "", &["\"much\"", "a number"]),
+        wrong("timeout_ms = 1000", "timeout_ms = -5", "", &["-5", "a whole number, 0 or more"]),
+        wrong("timeout_ms = 1000", "timeout_ms = 1.5", "", &["1.5", "a whole number"]),
+        wrong("[-1.0, 1.0]", "[1.0]", "", &["length 1", "length 2"]),
+        wrong("handoffs = [\"finish\", \"reader\"]\n", "", "[[agents]]", &["\"handoffs\" is missing"]),
+        wrong("\"value-passing\"", "\"relay\"", "credit", &["\"lambda\" is missing"]),
+        wrong("name = \"pair\"", "name = \"pair", "", &["string"]),
+        wrong("name = \"pair\"", "name = pair", "", &["quoted"]),
+        wrong("name = \"pair\"", "name = \"pair\"\nname = \"x\"", "name = \"x\"", &["duplicate key"]),
+    ]);
+    let one = GOOD.split("[[agents]]").next().unwrap().to_owned() + "[agents]\nname = \"writer\"\n";
+    let message = load(one).unwrap_err();
+    assert!(message.contains("two brackets"), "{message}");
+}
+
+#[test]
+fn the_version() {
+    all_are_answered(&[
+        wrong("relevo.team/v1", "relevo.team/v2", "", &["\"relevo.team/v2\"", "\"relevo.team/v1\"", "write"]),
+        wrong("schema = \"relevo.team/v1\"\n", "", "", &["first line", "schema = \"relevo.team/v1\""]),
+        wrong("schema = \"relevo.team/v1\"", "schema = 1", "", &["expected a string"]),
+        wrong("schema = ", "# later\n\nschema = \"v0\" #", "schema", &["\"v0\""]),
+    ]);
+}
+
+#[test]
+fn names() {
+    all_are_answered(&[
+        wrong("start = \"writer\"", "start = \"writter\"", "", &["start", "did you mean \"writer\"?"]),
+        // The name of the team stands above, and is not what is meant.
+        wrong("start = \"writer\"", "start = \"pair\"", "", &["start", "known are reader, writer"]),
+        wrong("start = \"writer\"", "start = \"finish\"", "", &["start", "known are reader, writer"]),
+        wrong("\"finish\", \"reader\"]\nt", "\"finish\", \"raeder\"]\nt", "", &["did you mean \"reader\"?"]),
+        wrong("\"finish\", \"reader\"]\nt", "\"finsh\", \"reader\"]\nt", "", &["did you mean \"finish\"?"]),
+        wrong(
+            "\"finish\", \"reader\"]\nt",
+            "\"pair\", \"reader\"]\nt",
+            "",
+            &["handoffs of \"writer\"", "known"],
+        ),
+        wrong(
+            "to = \"writer\"",
+            "to = \"writr\"",
+            "",
+            &["handoffs of \"reader\"", "did you mean \"writer\"?"],
+        ),
+        wrong("route = [\"reader\"", "route = [\"redaer\"", "", &["\"plain\"", "did you mean \"reader\"?"]),
+        wrong(ROUTE, "rules = [{ to = \"redaer\" }]\n", "", &["\"plain\"", "did you mean \"reader\"?"]),
+        wrong("name = \"reader\"", "name = \"writer\"", "", &["two agents", "\"writer\"", "rename"]),
+        wrong("name = \"reader\"", "name = \"finish\"", "", &["\"finish\"", "ends a task", "rename"]),
+        wrong("name = \"reader\"", "name = \"a reader\"", "", &["\"a reader\" is no name", "letters"]),
+        wrong("name = \"reader\"", "name = \"\"", "", &["\"\" is no name"]),
+        wrong("name = \"pair\"", "name = \"../pair\"", "", &["\"../pair\" is no name"]),
+        wrong(
+            "\"finish\", \"reader\"]\nt",
+            "\"finish\", \"reader\", \"finish\"]\nt",
+            "",
+            &["twice", "keep one"],
+        ),
+    ]);
+}
+
+#[test]
+fn agents_and_tasks() {
+    all_are_answered(&[
+        wrong("simulate = \"checker\"", "command = []", "", &["\"reader\"", "empty command", "command = ["]),
+        wrong("simulate = \"checker\"", "command = [\"\"]", "", &["\"reader\"", "empty command"]),
+        wrong("\"checker\"", "\"checker\"\ncommand = [\"./x\"]", "command", &["\"reader\"", "both", "leave"]),
+        wrong("simulate = \"checker\"\n", "", "name = \"reader\"", &["\"reader\"", "add command = ["]),
+        wrong(SIMULATE, "", "name = \"pair\"", &["add [tasks]", "[simulate]"]),
+        wrong(SIMULATE, TASKS, "simulate = \"editor\"", &["\"writer\"", "no [simulate]", "add it"]),
+        wrong("[run]", "[tasks]\ntrain = \"a\"\ntest = \"b\"\njudge = \"text\"\n[run]", "", &["not both"]),
+        wrong(
+            "handoffs = [\"finish\", \"reader\"]",
+            "handoffs = []",
+            "",
+            &["nobody", "handoffs = [\"finish\"]"],
+        ),
+        wrong("timeout_ms = 1000", "timeout_ms = 0", "", &["\"writer\"", "timeout_ms of 0", "1 .. 86400000"]),
+        wrong("timeout_ms = 1000", "timeout_ms = 86400001", "", &["86400001", "a day"]),
+        wrong("episodes = 10", "episodes = 0", "", &["episodes is 0", "at least 1"]),
+        wrong("max_handoffs = 4", "max_handoffs = 0", "", &["max_handoffs is 0"]),
+        wrong(ROUTE, "", "name = \"plain\"", &["\"plain\"", "add route = [..] or rules = [..]"]),
+        wrong(ROUTE, "route = [\"reader\"]\nrules = [{ to = \"finish\" }]\n", "name = \"plain\"", &["both"]),
+    ]);
+    let message = load(GOOD.split("[[agents]]").next().unwrap().to_owned() + "[[workflows]]\nname = \"x\"\n");
+    assert!(message.unwrap_err().contains("\"agents\" is missing"));
+}
+
+#[test]
+fn observations_and_conditions() {
+    const WHEN: &str = "when = { dataset = \"mathqa\" }";
+    all_are_answered(&[
+        wrong(
+            "\"call.ended\"",
+            "\"payload.knd\"",
+            "",
+            &["\"payload.knd\"", "did you mean \"payload.kind\"?"],
+        ),
+        wrong("\"call.ended\"", "\"handoff.x\"", "", &["\"handoff.x\"", "handoff.sender"]),
+        wrong("\"call.ended\"", "\"own.\"", "", &["\"own.\" is unknown"]),
+        wrong("\"call.ended\"", "\"\"", "", &["empty name", "payload.kind"]),
+        wrong(WHEN, "when = { \"payload.knd\" = \"gz\" }", "", &["did you mean \"payload.kind\"?"]),
+        wrong(WHEN, "when = { payload.kind = \"gz\" }", "", &["quoted", "\"payload.kind\" = \"gz\""]),
+        wrong(WHEN, "wen = { dataset = \"mathqa\" }", "", &["a handoff is", "when = {"]),
+        wrong(WHEN, "when = { dataset = 0.5 }", "", &["a handoff is", "whole numbers"]),
+        wrong(ROUTE, "route = [\"reader\"]\nrepeat_until = { \"call.x\" = 1 }\n", "repeat", &["call.ended"]),
+        wrong(ROUTE, "rules = [{ to = \"finish\", when = { x = 0.5 } }]\n", "", &["whole number", "a list"]),
+        wrong(ROUTE, "rules = [{ to = \"finish\", when = { \"own.\" = 1 } }]\n", "", &["\"own.\""]),
+    ]);
+}
+
+#[test]
+fn numbers_out_of_range() {
+    const STEP: &str = "{ rule = \"poly\", exponent = 0.7 }";
+    const CREDIT: &str = "{ rule = \"value-passing\" }";
+    all_are_answered(&[
+        wrong(STEP, "{ rule = \"mean\" }", "", &["1/n", "value passing", "never forgets", "use resc, poly"]),
+        wrong("exponent = 0.7", "exponent = 0.5", "", &["exponent", "0.5", "(0.5, 1)"]),
+        wrong("exponent = 0.7", "exponent = 1.0", "", &["exponent", "(0.5, 1)"]),
+        wrong(STEP, "{ rule = \"constant\", step = 0.0 }", "", &["constant step is 0", "(0, 1]"]),
+        wrong("over = 0.5", "over = 0.0", "", &["over is 0", "(0, 1]"]),
+        wrong("over = 0.5", "over = 1.5", "", &["over is 1.5", "(0, 1]"]),
+        wrong("from = 1.0", "from = 1.5", "", &["epsilon is 1.5", "[0, 1]"]),
+        wrong(RAMP, "-0.1", "", &["epsilon is -0.1", "[0, 1]"]),
+        wrong(RAMP, "{ from = 1.0, to = 0.05 }", "", &["a ramp such as {", "over"]),
+        wrong(RAMP, "{ from = 1.0, to = 0.05, over = 0.5, ower = 1.0 }", "", &["a ramp such as {"]),
+        wrong(RAMP, "\"often\"", "", &["a number such as 0.1"]),
+        wrong(POLICY, "{ rule = \"posterior\", variance = 0.0 }", "", &["variance", "(0, inf)"]),
+        wrong(POLICY, "{ rule = \"ucb\", floor = 0.0 }", "", &["floor", "(0, 1]"]),
+        wrong(CREDIT, "{ rule = \"relay\", lambda = 2.0 }", "", &["lambda is 2", "[0, 1]"]),
+        wrong("initial = 0.0", "initial = 2.0", "", &["initial value is 2", "bounds"]),
+        wrong("discount = 1.0", "discount = 1.1", "", &["discount is 1.1", "[0, 1]"]),
+        wrong("[-1.0, 1.0]", "[1.0, -1.0]", "", &["values is [1, -1]", "smallest value first"]),
+        wrong(
+            CREDIT,
+            "{ rule = \"value-passing\" }\nextensions = { refresh = 0.1 }",
+            "extensions",
+            &["decides"],
+        ),
+    ]);
+}
+
+/// TOML has `nan` and `inf`.
+#[test]
+fn numbers_are_finite() {
+    all_are_answered(&[
+        wrong("success = 1.0", "success = nan", "", &["success is NaN", "finite"]),
+        wrong("call = -0.01", "call = -inf", "", &["call is -inf", "finite"]),
+        wrong("discount = 1.0", "discount = nan", "", &["discount is NaN"]),
+        wrong("initial = 0.0", "initial = nan", "", &["initial is NaN"]),
+        wrong("[-1.0, 1.0]", "[-1.0, inf]", "", &["values is inf"]),
+        wrong("over = 0.5", "over = nan", "", &["over is NaN"]),
+        wrong("exponent = 0.7", "exponent = nan", "", &["exponent is NaN"]),
+        wrong(POLICY, "{ rule = \"ucb\", reliability = nan }", "", &["reliability is NaN"]),
+        wrong(POLICY, "{ rule = \"ucb\", exploration = inf }", "", &["exploration is inf"]),
+        wrong(POLICY, "{ rule = \"posterior\", variance = inf }", "", &["variance is inf"]),
+        wrong(
+            "environment = \"maths@1\"",
+            "environment = \"x\"\noptions.a = [1, nan]",
+            "options",
+            &["a is NaN"],
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_no_team_file_is_refused() {
+    for text in ["", "garbage", "= = =", "{\"schema\": 1}", "[[[", "\u{0}\u{1}", "\u{feff}", "schema"] {
+        let message = load(text).unwrap_err();
+        assert!(message.starts_with(":1: "), "{text:?}: {message}");
+    }
+    assert!(load("").unwrap_err().contains("schema = \"relevo.team/v1\""));
+    let message = load(b"\xff\xfe\x00").unwrap_err();
+    assert!(message.contains("cannot be read"), "{message}");
+    let message = TeamSpec::load("no/such/team.toml".as_ref()).unwrap_err().to_string();
+    assert!(message.starts_with("no/such/team.toml: ") && message.contains("cannot be read"), "{message}");
+}
+
+/// 5 MB of anything are answered at once, and in a line that a terminal can hold.
+#[test]
+fn large_files_are_answered_soon() {
+    const BYTES: usize = 5 << 20;
+    let letters = "y".repeat(BYTES);
+    let files = [
+        letters.clone(),
+        "[".repeat(BYTES),
+        "a=".to_owned() + &"[".repeat(BYTES),
+        "a=".to_owned() + &"{a=".repeat(BYTES / 3),
+        GOOD.replacen("\"finish\"", &format!("{letters:?}"), 1),
+        GOOD.replacen("max_handoffs", &letters, 1),
+        GOOD.replacen("relevo.team/v1", &letters, 1),
+        GOOD.replacen("\"reader\"", &format!("{letters:?}"), 2),
+    ];
+    for text in files {
+        let asked = Instant::now();
+        let Err((_, message)) = TeamSpec::parse(&text) else { panic!("accepted") };
+        assert!(message.len() < 400, "{} bytes of message", message.len());
+        assert!(asked.elapsed() < Duration::from_secs(20), "{message} after {:?}", asked.elapsed());
+    }
+}
