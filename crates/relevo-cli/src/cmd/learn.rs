@@ -95,7 +95,10 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
         return Ok(ExitCode::from(130));
     }
     let learning = started.elapsed();
-    report(&runtime, &stage, &session, &out, &stop)?;
+    if report(&runtime, &stage, &session, &out, &stop)?.is_break() {
+        say!("interrupted while measuring; the learned policy is written. Measure again with --resume");
+        return Ok(ExitCode::from(130));
+    }
     say!(
         "learned in {:.1} s; ledger {:.1} MB. Ask why: relevo explain {}",
         learning.as_secs_f64(),
@@ -111,7 +114,7 @@ fn report(
     session: &Session<'_>,
     out: &Path,
     stop: &AtomicBool,
-) -> Result<(), Fault> {
+) -> Result<ControlFlow<()>, Fault> {
     let bar = ProgressBar::new_spinner();
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let learners = session.participants().iter().map(|p| p.learner()).collect();
@@ -121,13 +124,12 @@ fn report(
     });
     let arms = runtime.block_on(async {
         tokio::select! {
-            arms = evaluation => Ok(arms?),
-            () = until(stop) => Err(Fault::from(
-                "interrupted while measuring; the learned policy is written. Measure again with --resume",
-            )),
+            arms = evaluation => arms.map(Some),
+            () = until(stop) => Ok(None),
         }
     })?;
     bar.finish_and_clear();
+    let Some(arms) = arms else { return Ok(ControlFlow::Break(())) };
     let report = Report::new(stage.team(), session.config().seed, session.episodes_done(), &arms);
     write_file(&out.join("report.json"), &report.to_json())?;
     let text = report.to_text();
@@ -143,7 +145,7 @@ fn report(
     let pictures = ["handoffs.svg", "decisions.svg", "learning.svg"];
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();
     say!("in {}: {}", out.display(), files.join(", "));
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 async fn until(stop: &AtomicBool) {

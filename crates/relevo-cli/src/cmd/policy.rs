@@ -17,7 +17,7 @@ pub(crate) enum PolicyCommand {
 
 /// Show in what two policies differ: first where they decide otherwise
 ///
-/// Exits with 1 if they decide otherwise anywhere, like `diff`.
+/// Exits with 1 if they decide otherwise anywhere and with 2 on trouble, like `diff`.
 #[derive(Args)]
 pub(crate) struct DiffArguments {
     /// The older policy, or the folder of its run
@@ -28,7 +28,10 @@ pub(crate) struct DiffArguments {
 
 pub(crate) fn policy(command: &PolicyCommand) -> Result<ExitCode, Fault> {
     match command {
-        PolicyCommand::Diff(arguments) => diff(arguments),
+        PolicyCommand::Diff(arguments) => diff(arguments).or_else(|error| {
+            say!("error: {error}");
+            Ok(ExitCode::from(2))
+        }),
     }
 }
 

@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
         };
         rows.push(vec![
             (i + 1).to_string(),
-            stage.team().agent_name(turn.agent).to_owned(),
+            actor(&stage, turn),
             turn.situation.clone(),
             to.to_owned(),
             because(&stage, learners[turn.agent.0 as usize], turn),
@@ -85,6 +85,15 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     } else {
         ExitCode::from(2)
     })
+}
+
+/// Who acted, and how, if there was a choice.
+fn actor(stage: &relevo::stage::Stage, turn: &Turn) -> String {
+    let agent = &stage.team().agents[turn.agent.0 as usize];
+    match agent.operations.get(turn.operation.0 as usize) {
+        Some(operation) if agent.operations.len() > 1 => format!("{} ({operation})", agent.name),
+        _ => agent.name.clone(),
+    }
 }
 
 /// The values that were compared, the best first.

@@ -1,0 +1,358 @@
+//! What a team file must hold beyond its form, and how a fault is told: with its line, and the nearest known word.
+
+use std::collections::BTreeSet;
+
+use relevo_core::{ids::AgentId, learner::SpecError};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    AgentSpec, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, RunSpec, TeamSpec,
+};
+
+impl TeamSpec {
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let names: BTreeSet<&str> = self.agents.iter().map(|a| a.name.as_str()).collect();
+        let known = |place: String, name: &str, what: &str| match names.contains(name) {
+            true => Ok(()),
+            false => {
+                let finish = (what != "start").then_some(FINISH);
+                Err(unknown(place, name, what, names.iter().copied().chain(finish)))
+            }
+        };
+        if self.agents.is_empty() {
+            return Err(Fault::new("agents", "a team needs at least one agent: add an [[agents]] section"));
+        }
+        if self.agents.len() > 10_000 {
+            return Err(Fault::new("agents", "a team has at most 10000 agents"));
+        }
+        let agents = self.agents.iter().enumerate();
+        let places = agents.map(|(i, a)| (format!("agents/{i}/name"), &a.name));
+        for (place, name) in [("name".to_owned(), &self.name)].into_iter().chain(places) {
+            let plain = |c: char| c.is_alphanumeric() || "-_.@:".contains(c);
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.starts_with('.') {
+                return Err(Fault::new(
+                    place,
+                    format!(
+                        "{:?} is no name: use 1 to 64 letters, digits and the signs - _ . @ : (no . in front)",
+                        shown(name)
+                    ),
+                ));
+            }
+        }
+        let mut taken = BTreeSet::new();
+        for (i, AgentSpec { name, .. }) in self.agents.iter().enumerate() {
+            let place = format!("agents/{i}/name");
+            if name == FINISH {
+                let message =
+                    format!("no agent may be called {FINISH:?}, the choice that ends a task: rename it");
+                return Err(Fault::new(place, message));
+            }
+            if !taken.insert(name) {
+                return Err(Fault::new(place, format!("two agents are called {name:?}: rename one")));
+            }
+        }
+        known("start".into(), &self.start, "start")?;
+        match (&self.simulate, &self.tasks) {
+            (Some(_), Some(_)) => {
+                return Err(Fault::new(
+                    "tasks",
+                    "a team has either [simulate] or [tasks], not both: leave one out",
+                ));
+            }
+            (None, None) => {
+                return Err(Fault::new(
+                    "name",
+                    "where do tasks come from? add [tasks] (files) or [simulate]",
+                ));
+            }
+            _ => {}
+        }
+        for (i, agent) in self.agents.iter().enumerate() {
+            self.check_agent(&format!("agents/{i}"), agent, &known)?;
+        }
+        for (i, flow) in self.workflows.iter().enumerate() {
+            let place = format!("workflows/{i}");
+            let what = format!("workflow {:?}", shown(&flow.name));
+            let fault = match (flow.route.is_empty(), flow.rules.is_empty()) {
+                (true, true) => Some("says nobody's turn: add route = [..] or rules = [..]"),
+                (false, false) => Some("has both a route and rules: leave one of them out"),
+                (true, false) if flow.repeat_until.is_some() => {
+                    Some("has rules, which go on as long as they hold: repeat_until is for a route")
+                }
+                _ => None,
+            };
+            if let Some(fault) = fault {
+                return Err(Fault::new(place + "/name", format!("{what} {fault}")));
+            }
+            let route = flow.route.iter().enumerate().map(|(k, to)| (format!("{place}/route/{k}"), to));
+            let rules = flow.rules.iter().enumerate().map(|(k, r)| (format!("{place}/rules/{k}/to"), &r.to));
+            for (place, to) in route.chain(rules).filter(|(_, to)| *to != FINISH) {
+                known(place, to, &what)?;
+            }
+            for (k, rule) in flow.rules.iter().enumerate() {
+                check_conditions(&format!("{place}/rules/{k}/when"), &rule.when)?;
+            }
+            flow.repeat_until
+                .iter()
+                .try_for_each(|c| check_conditions(&format!("{place}/repeat_until"), c))?;
+        }
+        let RunSpec { episodes, evaluation_tasks, max_handoffs } = self.run;
+        let counts = [
+            ("episodes", episodes),
+            ("evaluation_tasks", evaluation_tasks),
+            ("max_handoffs", u64::from(max_handoffs)),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, n)| *n == 0) {
+            return Err(Fault::new(format!("run/{key}"), format!("{key} is 0: it must be at least 1")));
+        }
+        let [min, max] = self.learner.values;
+        if min > max {
+            return Err(Fault::new(
+                "learner/values",
+                format!("values is [{min}, {max}]: write the smallest value first, then the largest"),
+            ));
+        }
+        if let LearnerSection {
+            policy: PolicySection::EpsilonGreedy { epsilon: EpsilonSection::Ramp { over, .. }, .. },
+            ..
+        } = &self.learner
+            && !(*over > 0.0 && *over <= 1.0)
+        {
+            return Err(Fault::new(
+                "learner/policy/epsilon/over",
+                format!("over is {over}: it is a share of the episodes, in (0, 1]"),
+            ));
+        }
+        // Whatever the learner refuses is refused here, before anything runs.
+        for i in 0..self.agents.len() {
+            let spec = self.participant(AgentId(i as u32), self.run.episodes);
+            let spec = spec.map_err(|e| Fault::new("learner/discount", format!("learner: {e}")))?;
+            spec.learner.check().map_err(|e| Fault::new(learner_key(&e), format!("learner: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn check_agent(
+        &self,
+        place: &str,
+        agent: &AgentSpec,
+        known: &dyn Fn(String, &str, &str) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let name = &agent.name;
+        let fail = |key: &str, message: String| {
+            Err(Fault::new(format!("{place}/{key}"), format!("agent {name:?} {message}")))
+        };
+        match (&agent.command, &agent.simulate, &self.simulate) {
+            (Some(command), None, _) if command.is_empty() || command[0].is_empty() => {
+                return fail(
+                    "command",
+                    "has an empty command: write command = [\"program\", \"argument\"]".into(),
+                );
+            }
+            (Some(_), None, _) | (None, Some(_), Some(_)) => {}
+            (None, Some(_), None) => {
+                return fail(
+                    "simulate",
+                    "is simulated, but the team has no [simulate] section: add it, or give the agent a command = [..]"
+                        .into(),
+                );
+            }
+            (Some(_), Some(_), _) => {
+                return fail(
+                    "command",
+                    "has both a command and a role to simulate: leave one of them out".into(),
+                );
+            }
+            (None, None, _) => {
+                return fail(
+                    "name",
+                    "has nothing to act with: add command = [\"program\"] or simulate = \"role\"".into(),
+                );
+            }
+        }
+        if agent.handoffs.is_empty() {
+            return fail("handoffs", format!("can hand to nobody: add handoffs = [\"{FINISH}\"] or others"));
+        }
+        if agent.timeout_ms == 0 || agent.timeout_ms > 86_400_000 {
+            let ms = agent.timeout_ms;
+            return fail(
+                "timeout_ms",
+                format!("has a timeout_ms of {ms}: it must lie in 1 .. 86400000 (a day)"),
+            );
+        }
+        let mut seen = BTreeSet::new();
+        for (k, handoff) in agent.handoffs.iter().enumerate() {
+            let key = format!("handoffs/{k}");
+            if handoff.to() != FINISH {
+                known(format!("{place}/{key}"), handoff.to(), &format!("handoffs of {name:?}"))?;
+            }
+            if !seen.insert(handoff.to()) {
+                return fail(
+                    &key,
+                    format!("lists {:?} twice among its handoffs: keep one of them", handoff.to()),
+                );
+            }
+            handoff.when().map_or(Ok(()), |when| check_conditions(&format!("{place}/{key}/when"), when))?;
+        }
+        for (k, observed) in agent.observes.iter().enumerate() {
+            check_observable(format!("{place}/observes/{k}"), observed)?;
+        }
+        Ok(())
+    }
+}
+
+/// A fault found after parsing: where in the file, and what to say.
+pub(super) struct Fault {
+    /// Keys and indices from the top, as deep as the file goes.
+    pub(super) place: Vec<String>,
+    pub(super) message: String,
+}
+
+impl Fault {
+    /// `place` as in `agents/1/handoffs`.
+    fn new(place: impl AsRef<str>, message: impl Into<String>) -> Self {
+        let place = place.as_ref().split('/').map(str::to_owned).collect();
+        Fault { place, message: message.into() }
+    }
+}
+
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
+    1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
+}
+
+/// The line of the innermost part of `place` that the text spells out.
+pub(super) fn place_in(text: &str, place: &[String]) -> Option<usize> {
+    let document = DeTable::parse(text).ok()?.into_inner();
+    let mut value = &DeValue::Table(document);
+    let mut start = None;
+    for key in place {
+        let (span, next) = match value {
+            DeValue::Table(table) => match table.get_key_value(key.as_str()) {
+                Some((key, next)) => (key.span(), next),
+                None => break,
+            },
+            DeValue::Array(list) => match key.parse().ok().and_then(|i: usize| list.get(i)) {
+                Some(next) => (next.span(), next),
+                None => break,
+            },
+            _ => break,
+        };
+        start = Some(span.start);
+        value = next.get_ref();
+    }
+    start.map(|offset| line_of(text, offset))
+}
+
+/// TOML has `nan` and `inf`; a team has no use for them.
+pub(super) fn all_finite(value: &toml::Value, place: &mut Vec<String>) -> Result<(), Fault> {
+    let mut within = |key: String, value: &toml::Value| {
+        place.push(key);
+        all_finite(value, place)?;
+        place.pop();
+        Ok(())
+    };
+    match value {
+        toml::Value::Table(table) => table.iter().try_for_each(|(key, v)| within(key.clone(), v)),
+        toml::Value::Array(list) => list.iter().enumerate().try_for_each(|(i, v)| within(i.to_string(), v)),
+        toml::Value::Float(x) if !x.is_finite() => {
+            let key = place.iter().rev().find(|k| k.parse::<usize>().is_err()).map_or("a number", |k| k);
+            let message = format!("{} is {x}: it must be a finite number", shown(key));
+            Err(Fault { place: place.clone(), message })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The key of the learner section that a fault is about.
+fn learner_key(error: &SpecError) -> String {
+    let key = match error {
+        SpecError::MeanWithBootstrapping { .. } => "step",
+        SpecError::Combination(_) => "extensions",
+        SpecError::Shape(_) => "estimator",
+        SpecError::Range { what, .. } => match *what {
+            "the exponent of the step rule" | "the constant step" => "step",
+            "lambda" => "credit",
+            "the initial value" => "initial",
+            "the weight of the standard error" | "the refresh threshold" => "extensions",
+            _ => "policy",
+        },
+    };
+    format!("learner/{key}")
+}
+
+fn check_conditions(place: &str, conditions: &Conditions) -> Result<(), Fault> {
+    conditions.keys().try_for_each(|name| check_observable(format!("{place}/{name}"), name))
+}
+
+/// What an agent may observe besides facts: see [`crate::interface`].
+fn check_observable(place: String, name: &str) -> Result<(), Fault> {
+    let namespaces = ["payload", "call", "handoff", "own"];
+    match name.split_once('.') {
+        Some(("own", rest)) if !rest.is_empty() => Ok(()),
+        Some((space, _)) if namespaces.contains(&space) && !crate::interface::BUILT_IN.contains(&name) => {
+            Err(unknown(place, name, "an observation", crate::interface::BUILT_IN.iter().copied()))
+        }
+        _ if name.is_empty() => Err(Fault::new(
+            place,
+            "an observation has an empty name: write that of a fact, or one such as \"payload.kind\"",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn unknown<'a>(place: String, name: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Fault {
+    let hint = match nearest(name, known.clone()) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => format!("known are {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    Fault::new(place, format!("{what}: {:?} is unknown; {hint}", shown(name)))
+}
+
+/// As much of a word as a message has room for.
+pub(super) fn shown(word: &str) -> &str {
+    &word[..word.floor_char_boundary(80)]
+}
+
+/// The known word that `word` was probably meant to be.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let length = word.chars().count();
+    known
+        .filter_map(|k| {
+            let k_length = k.chars().count();
+            let most = 1 + length.max(k_length) / 3;
+            // The distance is at least the difference in length, and costs their product to find.
+            (length.abs_diff(k_length) <= most)
+                .then(|| (strsim::damerau_levenshtein(word, k), k))
+                .filter(|(distance, _)| *distance <= most)
+        })
+        .min()
+        .map(|(_, k)| k)
+}
+
+/// What the parser says, in the words of the file: the nearest known key first, and no types of this program.
+pub(super) fn plainly(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    if let (Some(kind), Some((word, known))) = (
+        [("unknown field", "key"), ("unknown variant", "value")].iter().find(|(m, _)| message.starts_with(m)),
+        quoted.split_first(),
+    ) {
+        let near = nearest(word, known.iter().copied());
+        let hint = near.map_or(String::new(), |near| format!("did you mean {near:?}? "));
+        return format!("unknown {} {:?}; {hint}known are {}", kind.1, shown(word), known.join(", "));
+    }
+    if let (true, Some(key)) = (message.starts_with("missing field"), quoted.first()) {
+        return format!("the key {key:?} is missing here: add it");
+    }
+    let plain = [
+        ("expected f64", "expected a number"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        (
+            "invalid type: map, expected a sequence",
+            "one table where a list is expected: write [[..]], with two brackets",
+        ),
+    ];
+    plain.iter().fold(message.to_owned(), |message, (theirs, ours)| message.replace(theirs, ours))
+}

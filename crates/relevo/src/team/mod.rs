@@ -1,0 +1,391 @@
+//! The team file, `relevo.team/v1`: who there is, what each sees, whom it may hand to, what counts.
+//!
+//! Parsed once, here; everything after works on a [`TeamSpec`] that is known to make sense. Faults are reported with
+//! the line, and unknown keys and names with the nearest known one.
+
+mod check;
+mod learner;
+
+pub use check::nearest;
+pub use learner::{
+    CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
+    PolicySection, StepSection, TiesSection,
+};
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use relevo_core::{
+    ids::{ActionId, AgentId},
+    learner::{DecisionPoint, LearnerSpec, Regime},
+    protocol::{Choice, Journal, Limits, ParticipantSpec},
+    units::{Bounds, Discount, Return},
+};
+use serde::{Deserialize, Serialize};
+
+use check::{all_finite, line_of, place_in, plainly, shown};
+
+use crate::artifact::Scalar;
+
+/// The version of the team file.
+pub const SCHEMA: &str = "relevo.team/v1";
+
+/// The choice that concludes a task; no agent may have this name.
+pub const FINISH: &str = "finish";
+
+/// A team file that cannot be used: where, what, and what to try.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{}: {message}", path.display(), line.map_or(String::new(), |l| format!(":{l}")))]
+pub struct TeamError {
+    path: PathBuf,
+    line: Option<usize>,
+    message: String,
+}
+
+/// A team, as its file says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TeamSpec {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Its name; also the name of the folder of its runs.
+    pub name: String,
+    /// One sentence for people.
+    #[serde(default)]
+    pub description: String,
+    /// Who receives every task first.
+    pub start: String,
+    /// How long to learn and how to measure.
+    #[serde(default)]
+    pub run: RunSpec,
+    /// How the agents learn.
+    #[serde(default)]
+    pub learner: LearnerSection,
+    /// What counts.
+    #[serde(default)]
+    pub reward: RewardSpec,
+    /// A simulated world, instead of tasks from files.
+    #[serde(default)]
+    pub simulate: Option<SimulateSpec>,
+    /// Tasks from files.
+    #[serde(default)]
+    pub tasks: Option<TasksSpec>,
+    /// The agents.
+    pub agents: Vec<AgentSpec>,
+    /// Fixed workflows to compare with.
+    #[serde(default)]
+    pub workflows: Vec<WorkflowSpec>,
+}
+
+/// How long to learn and how to measure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunSpec {
+    /// Episodes, unless the command line says otherwise.
+    pub episodes: u64,
+    /// Tasks on which the learned and the fixed workflows are compared at the end, the same for all.
+    pub evaluation_tasks: u64,
+    /// A task that needs more handoffs has failed.
+    pub max_handoffs: u32,
+}
+
+impl Default for RunSpec {
+    fn default() -> Self {
+        RunSpec { episodes: 2_000, evaluation_tasks: 500, max_handoffs: 20 }
+    }
+}
+
+/// What counts. Costs are negative.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RewardSpec {
+    /// For a task concluded with full quality; a quality between 0 and 1 earns its share.
+    pub success: f64,
+    /// For every handoff.
+    pub handoff: f64,
+    /// For every call of an agent.
+    pub call: f64,
+    /// For every call that fails, on top.
+    pub failure: f64,
+}
+
+impl Default for RewardSpec {
+    fn default() -> Self {
+        RewardSpec { success: 1.0, handoff: 0.0, call: 0.0, failure: 0.0 }
+    }
+}
+
+/// A simulated world.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SimulateSpec {
+    /// Its name and version, such as `maths@1`.
+    pub environment: String,
+    /// What it lets one choose.
+    #[serde(default)]
+    pub options: BTreeMap<String, toml::Value>,
+}
+
+/// Tasks from files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TasksSpec {
+    /// JSON lines to learn from.
+    pub train: PathBuf,
+    /// JSON lines to measure on.
+    pub test: PathBuf,
+    /// How the end of a task is judged.
+    pub judge: JudgeSpec,
+    /// What to tell a person who has not got the files.
+    #[serde(default)]
+    pub missing: String,
+}
+
+/// How the end of a task is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JudgeSpec {
+    /// The payload has the SHA-256 that the task's `expect.sha256` says.
+    Sha256,
+    /// The payload, without white space at its ends, is the text of the task's `expect.text`.
+    Text,
+}
+
+/// One agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSpec {
+    /// Its name.
+    pub name: String,
+    /// A program: one JSON line in, one JSON line out.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// A role in the simulated world.
+    #[serde(default)]
+    pub simulate: Option<String>,
+    /// Local operations to choose from; more than one makes the agent adaptable.
+    #[serde(default)]
+    pub operations: Vec<String>,
+    /// What it sees.
+    pub observes: Vec<String>,
+    /// Whom it may hand to, in the order in which ties are broken.
+    pub handoffs: Vec<HandoffSpec>,
+    /// Longest call, in milliseconds.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Largest payload a call may produce, in bytes.
+    #[serde(default = "default_output_bytes_max")]
+    pub output_bytes_max: u64,
+    /// Names of environment variables that its program may see, besides PATH, HOME, LANG, TZ and TMPDIR.
+    #[serde(default)]
+    pub environment: Vec<String>,
+}
+
+fn default_timeout_ms() -> u64 {
+    30_000
+}
+
+fn default_output_bytes_max() -> u64 {
+    64 << 20
+}
+
+/// A successor, always or under conditions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a handoff is a name, or { to = \"name\", when = { fact = \"value\" } } with texts, whole numbers, true, \
+                 false or lists of them; a fact with a dot in its name is quoted: when = { \"payload.kind\" = \"gz\" }"
+)]
+pub enum HandoffSpec {
+    /// Always admissible.
+    Always(String),
+    /// Admissible when every named fact has one of the given values.
+    When(HandoffWhen),
+}
+
+/// A successor under conditions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandoffWhen {
+    /// The successor.
+    pub to: String,
+    /// Its conditions.
+    #[serde(default)]
+    pub when: Conditions,
+}
+
+impl HandoffSpec {
+    /// The successor.
+    pub fn to(&self) -> &str {
+        match self {
+            HandoffSpec::Always(to) | HandoffSpec::When(HandoffWhen { to, .. }) => to,
+        }
+    }
+
+    /// Its conditions.
+    pub fn when(&self) -> Option<&Conditions> {
+        match self {
+            HandoffSpec::Always(_) => None,
+            HandoffSpec::When(HandoffWhen { when, .. }) => Some(when),
+        }
+    }
+}
+
+/// What must hold: for every observable, one of the values.
+pub type Conditions = BTreeMap<String, OneOf>;
+
+/// One value or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a condition compares with a text, a whole number, true, false or a list of them; a fact with a dot in \
+                 its name is quoted: \"payload.kind\" = \"gz\""
+)]
+pub enum OneOf {
+    /// Just this.
+    One(Scalar),
+    /// Any of these.
+    Several(Vec<Scalar>),
+}
+
+impl OneOf {
+    /// Whether `value` is meant.
+    pub fn contains(&self, value: &Scalar) -> bool {
+        match self {
+            OneOf::One(one) => one == value,
+            OneOf::Several(several) => several.contains(value),
+        }
+    }
+}
+
+/// A fixed workflow: either a route or rules.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkflowSpec {
+    /// Its name.
+    pub name: String,
+    /// Successors in order; those that are not admissible when their turn comes are passed over.
+    #[serde(default)]
+    pub route: Vec<String>,
+    /// Go round the route until this holds, then finish.
+    #[serde(default)]
+    pub repeat_until: Option<Conditions>,
+    /// A dispatcher: the first rule whose conditions hold says who is next.
+    #[serde(default)]
+    pub rules: Vec<HandoffWhen>,
+}
+
+impl TeamSpec {
+    /// Read and check a team file.
+    pub fn load(path: &Path) -> Result<Self, TeamError> {
+        let fail = |line, message| TeamError { path: path.to_owned(), line, message };
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| fail(None, format!("the team file cannot be read: {e}")))?;
+        Self::parse(&text).map_err(|(line, message)| fail(line, message))
+    }
+
+    /// Read and check the text of a team file; a fault comes with its line, if it has one.
+    pub fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
+        #[derive(Deserialize)]
+        struct Header {
+            schema: Option<String>,
+        }
+        let fault = |e: toml::de::Error| (e.span().map(|s| line_of(text, s.start)), plainly(e.message()));
+        let header: Header = toml::from_str(text).map_err(fault)?;
+        match header.schema.as_deref() {
+            Some(SCHEMA) => {}
+            Some(other) => {
+                let message = format!(
+                    "schema is {:?}; this program reads {SCHEMA:?}: write that, or use the program that the file is for",
+                    shown(other)
+                );
+                return Err((place_in(text, &["schema".to_owned()]), message));
+            }
+            None => return Err((Some(1), format!("the first line of a team file is: schema = {SCHEMA:?}"))),
+        }
+        let team: TeamSpec = toml::from_str(text).map_err(fault)?;
+        let numbers: toml::Value = toml::from_str(text).map_err(fault)?;
+        let checked = all_finite(&numbers, &mut vec![]).and_then(|()| team.check());
+        checked.map_err(|fault| (place_in(text, &fault.place), fault.message))?;
+        Ok(team)
+    }
+    /// The index of an agent.
+    pub fn agent_id(&self, name: &str) -> Option<AgentId> {
+        self.agents.iter().position(|a| a.name == name).map(|i| AgentId(i as u32))
+    }
+
+    /// The name of an agent.
+    pub fn agent_name(&self, id: AgentId) -> &str {
+        self.agents.get(id.0 as usize).map_or("origin", |a| &a.name)
+    }
+
+    /// The name of a column of an agent's successor table.
+    pub fn choice_name(&self, agent: AgentId, action: ActionId) -> &str {
+        self.agents[agent.0 as usize].handoffs[action.index()].to()
+    }
+
+    /// What an agent learns, and when it chooses.
+    pub fn regime(&self, agent: &AgentSpec) -> Regime {
+        match (agent.operations.len(), self.learner.decides) {
+            (0 | 1, Decides::Before) => Regime::PreConfigured(DecisionPoint::Before),
+            (0 | 1, Decides::After) => Regime::PreConfigured(DecisionPoint::After),
+            (n, _) => Regime::Adaptable { operations: n as u32 },
+        }
+    }
+
+    /// The participant of an agent in a run of `episodes`.
+    pub fn participant(
+        &self,
+        id: AgentId,
+        episodes: u64,
+    ) -> Result<ParticipantSpec, relevo_core::units::UnitError> {
+        let agent = &self.agents[id.0 as usize];
+        let section = &self.learner;
+        let choices = agent.handoffs.iter().map(|h| match h.to() {
+            FINISH => Choice::Finish,
+            name => Choice::HandTo(self.agent_id(name).expect("names were checked")),
+        });
+        let regime = self.regime(agent);
+        let [min, max] = section.values;
+        let learner = LearnerSpec {
+            successors: agent.handoffs.len() as u32,
+            regime,
+            discount: Discount::new(section.discount)?,
+            bounds: Bounds::new(min, max)?,
+            initial: section.initial,
+            estimator: section.estimator.estimator(section.initial),
+            step: section.step.rule(),
+            policy: section.policy.policy(episodes),
+            credit: section.credit.credit(),
+            extensions: section.extensions.extensions(),
+            signatures_max: section.signatures_max,
+        };
+        Ok(ParticipantSpec {
+            id,
+            choices: choices.collect(),
+            learner,
+            handoff_reward: Return::new(self.reward.handoff)?,
+            limits: Limits::default(),
+            journal: Journal::Kept,
+        })
+    }
+
+    /// BLAKE3 of everything in the file that learning depends on: not the description, the fixed workflows, or how
+    /// the result is measured.
+    pub fn config_digest(&self, tasks: &[u8]) -> [u8; 32] {
+        let relevant = TeamSpec {
+            description: String::new(),
+            workflows: vec![],
+            tasks: self.tasks.clone().map(|tasks| TasksSpec { missing: String::new(), ..tasks }),
+            run: RunSpec { episodes: 1, evaluation_tasks: 1, ..self.run.clone() },
+            ..self.clone()
+        };
+        let bytes = serde_json::to_vec(&relevant).expect("a team file holds text, numbers and lists");
+        let mut hasher = blake3::Hasher::new_derive_key("relevo 2026 team config v1");
+        hasher.update(&bytes);
+        hasher.update(tasks);
+        *hasher.finalize().as_bytes()
+    }
+}
