@@ -512,7 +512,7 @@ fn invariant_5_a_replay_refuses_what_does_not_follow() {
 
 // ---- 6. Every queue, map and message has a limit -------------------------------------------------------------------
 
-const TIGHT: Limits = Limits { pending_max: 30, active_max: 40, remembered_max: 20 };
+const TIGHT: Limits = Limits { pending_max: 30, active_max: 40, remembered_max: 20, extended_max: 20 };
 const SIGNATURES_MAX: usize = 16;
 const FLOOD: u128 = 100_000;
 

@@ -31,6 +31,8 @@ pub struct Played {
     pub episode_return: f64,
     /// Handoffs and conclusions, that is, choices of successors.
     pub choices: u32,
+    /// Values that agents sent to one another: without extensions, one a handoff.
+    pub values: u64,
 }
 
 impl Crew {
@@ -52,7 +54,9 @@ impl Crew {
                 choices: columns.iter().map(|c| c.leads).collect(),
                 learner,
                 handoff_reward: Return::ZERO,
-                limits: Limits { remembered_max: 64, ..Limits::default() },
+                // An episode is over before the next one begins, so little is to be remembered; what extensions keep is
+                // bounded by the environment's situations.
+                limits: Limits { remembered_max: 64, extended_max: 1 << 20, ..Limits::default() },
                 journal: Journal::Omitted,
             };
             participants.push(Participant::new(spec, &mut Rng::stream(seed, &format!("initial/{i}")))?);
@@ -64,6 +68,11 @@ impl Crew {
     /// The participants, by agent.
     pub fn participants(&self) -> &[Participant] {
         &self.participants
+    }
+
+    /// The participants, by agent, to begin with something already known.
+    pub fn participants_mut(&mut self) -> &mut [Participant] {
+        &mut self.participants
     }
 
     /// The best known choice of an agent at what it observes.
@@ -97,7 +106,10 @@ impl Crew {
                 }
                 Effect::Send(handoff) => self.deliver(env, handoff),
                 Effect::Value { to: AgentId::ORIGIN, .. } => {}
-                Effect::Value { to, message } => self.tell(to, Event::Valued(message)),
+                Effect::Value { to, message } => {
+                    played.values += 1;
+                    self.tell(to, Event::Valued(message));
+                }
                 Effect::Ask { to, handle } => self.tell(to, Event::Asked { from: agent, handle }),
                 Effect::Answer { to, handle, value } => {
                     self.tell(to, Event::Answered { from: agent, handle, value });

@@ -67,13 +67,13 @@ impl Participant {
                 &mut self.extended.handles,
                 handle,
                 (table, o.clone()),
-                self.spec.limits.remembered_max,
+                self.spec.limits.extended_max,
             );
             message.handle = Some(handle);
         }
         if extensions.refresh.is_some() {
             let key = (o.signature, id.from);
-            let max = self.spec.limits.remembered_max;
+            let max = self.spec.limits.extended_max;
             bounded_insert(&mut self.extended.sent, key, (o.clone(), message), max);
         }
         message
@@ -103,7 +103,7 @@ impl Participant {
             used.remove(&older);
         }
         used.insert(handoff, (step, 0));
-        if used.len() > self.spec.limits.remembered_max
+        if used.len() > self.spec.limits.extended_max
             && let Some((_, (step, _))) = used.pop_first()
         {
             used_by_cell.remove(&(step.observation.signature, step.action));
@@ -150,7 +150,7 @@ impl Participant {
         {
             // A receiver that gives no handle is one situation to us.
             let mut receiver = (to, message.handle.unwrap_or(Handle(0)));
-            let full = self.extended.receivers.len() >= self.spec.limits.remembered_max;
+            let full = self.extended.receivers.len() >= self.spec.limits.extended_max;
             if full && !self.extended.receivers.contains_key(&receiver) {
                 receiver.1 = Handle(0);
             }

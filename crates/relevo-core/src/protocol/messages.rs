@@ -199,11 +199,13 @@ pub struct Limits {
     pub active_max: usize,
     /// Handoffs remembered after their end, to answer duplicates and to tell them from unknown ones.
     pub remembered_max: usize,
+    /// What the extensions keep, of each kind: situations named or answered, receivers, and settled steps.
+    pub extended_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { pending_max: 100_000, active_max: 100_000, remembered_max: 10_000 }
+        Limits { pending_max: 100_000, active_max: 100_000, remembered_max: 10_000, extended_max: 10_000 }
     }
 }
 
