@@ -163,7 +163,8 @@ impl Experiment {
 }
 
 /// All experiments.
-pub const ALL: [Experiment; 1] = [crate::experiments::chain::EXPERIMENT];
+pub const ALL: [Experiment; 2] =
+    [crate::experiments::chain::EXPERIMENT, crate::experiments::routing::EXPERIMENT];
 
 /// The median of numbers; NaN of none.
 pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {

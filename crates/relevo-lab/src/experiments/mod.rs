@@ -1,3 +1,4 @@
 //! One folder per experiment.
 
 pub mod chain;
+pub mod routing;
