@@ -87,37 +87,80 @@ impl Crew {
         let mut discount = 1.0;
         let gamma = env.spec().discount;
         let to = env.reset(seed);
-        let id = HandoffId::opening(EpisodeId(u128::from(clock)));
-        self.deliver(env, Handoff { id, to, clock });
+        self.open(env, to, clock);
         while let Some((agent, effect)) = self.todo.pop_front() {
-            match effect {
-                Effect::Perform { handoff, committed, .. } => {
-                    let action = committed.expect("agents of the lab decide before their operation");
-                    let Transition { reward, tau, next } = env.step(action);
-                    played.episode_return += discount * reward.get();
-                    played.choices += 1;
-                    discount *= gamma.over(tau);
-                    let next = match next {
-                        Next::Active(_) => NextEvent::Committed,
-                        Next::Terminal => NextEvent::Ended,
-                    };
-                    let usage = Usage::default();
-                    self.tell(agent, Event::Performed { handoff, reward, tau, usage, next });
-                }
-                Effect::Send(handoff) => self.deliver(env, handoff),
-                Effect::Value { to: AgentId::ORIGIN, .. } => {}
-                Effect::Value { to, message } => {
-                    played.values += 1;
-                    self.tell(to, Event::Valued(message));
-                }
-                Effect::Ask { to, handle } => self.tell(to, Event::Asked { from: agent, handle }),
-                Effect::Answer { to, handle, value } => {
-                    self.tell(to, Event::Answered { from: agent, handle, value });
-                }
-                Effect::Record(_) | Effect::Finish { .. } => {}
+            let passed = matches!(effect, Effect::Value { to, .. } if to != AgentId::ORIGIN);
+            played.values += u64::from(passed);
+            if let Some(Transition { reward, tau, .. }) = self.carry_out(env, agent, effect) {
+                played.episode_return += discount * reward.get();
+                played.choices += 1;
+                discount *= gamma.over(tau);
             }
         }
         played
+    }
+
+    /// Begin a task that continues; `seed` determines it and its restarts; [`Crew::go_on`] plays it.
+    pub fn begin(&mut self, env: &mut dyn Environment, seed: u64) {
+        self.todo.clear();
+        let to = env.reset(seed);
+        self.open(env, to, 0);
+    }
+
+    /// Play and learn from `handoffs` more handoffs of a task that continues, `clock` of which have been made; every
+    /// value has come back at the end. Where the environment restarts, the value of the last handoff has come back too,
+    /// its receiver does not act, and the clock of the schedules goes on.
+    pub fn go_on(&mut self, env: &mut dyn Environment, clock: u64, handoffs: u64) {
+        let mut made = 0;
+        while let Some((agent, effect)) = self.todo.pop_front() {
+            if let Effect::Perform { handoff, .. } = effect {
+                if made == handoffs {
+                    return self.todo.push_front((agent, effect));
+                }
+                // The opening of a task is no handoff.
+                if handoff.from != AgentId::ORIGIN
+                    && let Some(to) = env.restarts()
+                {
+                    self.tell(agent, Event::Expired { handoff });
+                    self.open(env, to, clock + made);
+                    continue;
+                }
+                made += 1;
+            }
+            self.carry_out(env, agent, effect);
+        }
+    }
+
+    fn open(&mut self, env: &dyn Environment, to: AgentId, clock: u64) {
+        let id = HandoffId::opening(EpisodeId(u128::from(clock)));
+        self.deliver(env, Handoff { id, to, clock });
+    }
+
+    /// Do what a participant asks for; an operation gives a transition.
+    fn carry_out(&mut self, env: &mut dyn Environment, agent: AgentId, effect: Effect) -> Option<Transition> {
+        match effect {
+            Effect::Perform { handoff, committed, .. } => {
+                let action = committed.expect("agents of the lab decide before their operation");
+                let transition = env.step(action);
+                let Transition { reward, tau, next } = transition;
+                let next = match next {
+                    Next::Active(_) => NextEvent::Committed,
+                    Next::Terminal => NextEvent::Ended,
+                };
+                let usage = Usage::default();
+                self.tell(agent, Event::Performed { handoff, reward, tau, usage, next });
+                return Some(transition);
+            }
+            Effect::Send(handoff) => self.deliver(env, handoff),
+            Effect::Value { to: AgentId::ORIGIN, .. } => {}
+            Effect::Value { to, message } => self.tell(to, Event::Valued(message)),
+            Effect::Ask { to, handle } => self.tell(to, Event::Asked { from: agent, handle }),
+            Effect::Answer { to, handle, value } => {
+                self.tell(to, Event::Answered { from: agent, handle, value });
+            }
+            Effect::Record(_) | Effect::Finish { .. } => {}
+        }
+        None
     }
 
     /// Let every participant ask its receivers for their current values, the last agent first (extension: local model).
@@ -158,7 +201,38 @@ mod tests {
     };
 
     use super::*;
-    use crate::environments::maths::{DATASETS, Maths};
+    use crate::environments::{
+        maths::{DATASETS, Maths},
+        synthetic::{Design, Synthetic},
+    };
+
+    /// A task that continues is the same whether it is played in one piece or in many, and every handoff is settled,
+    /// those before a restart too.
+    #[test]
+    fn every_handoff_of_a_continuing_task_is_settled() {
+        let crew = |pieces: &[u64]| {
+            let mut env = Synthetic::new(Design { states: 8, noise: 0.5, ..Design::default() }, 1);
+            let bounds = Bounds::new(0.0, 20.0).expect("an interval");
+            let regime = Regime::PreConfigured(DecisionPoint::Before);
+            let spec = |n| LearnerSpec::tabular(n, regime, env.spec().discount, bounds);
+            let mut crew = Crew::new(&env, spec, 1).expect("a valid specification");
+            crew.begin(&mut env, 1);
+            let mut clock = 0;
+            for piece in pieces {
+                crew.go_on(&mut env, clock, *piece);
+                clock += piece;
+                let settled: u64 = crew.participants().iter().map(|p| p.counters().settled).sum();
+                assert_eq!(settled, clock);
+                assert!(crew.participants().iter().all(|p| p.pending().next().is_none()));
+            }
+            let values = |i| (0..8).map(move |o| (i, o));
+            let cells = (0..4).flat_map(values).map(|(i, o)| {
+                crew.participants()[i].learner().values(Table::Successors, &env.observation(o))
+            });
+            cells.collect::<Vec<_>>()
+        };
+        assert_eq!(crew(&[3000]), crew(&[1, 7, 992, 2000]));
+    }
 
     /// 20,000 simulated problems of the high-school dataset, three seeds: every team settles on combine-E, whose value
     /// is .881 - 4c, more than 5 standard errors above the next best workflow.

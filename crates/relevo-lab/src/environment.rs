@@ -67,6 +67,12 @@ pub trait Environment {
 
     /// The active agent makes a choice that is admissible at its observation.
     fn step(&mut self, action: ActionId) -> Transition;
+
+    /// Asked once after each handoff, when its value has come back and the next agent has not acted: whether a task that
+    /// continues is begun anew, and with whom. Nothing ends by it, and no option is cut off.
+    fn restarts(&mut self) -> Option<AgentId> {
+        None
+    }
 }
 
 /// Check the contract on the episodes `seeds`, choosing by a fixed rule that visits every choice: the same seed and

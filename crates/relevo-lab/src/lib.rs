@@ -7,6 +7,7 @@ pub mod environment;
 pub mod environments;
 pub mod experiment;
 pub mod experiments;
+pub mod linalg;
 pub mod plot;
 pub mod sample;
 

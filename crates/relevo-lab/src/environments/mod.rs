@@ -3,3 +3,4 @@
 pub mod chain;
 pub mod maths;
 pub mod routing;
+pub mod synthetic;
