@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::experiments;
+
 /// How an experiment is to be run.
 pub struct Settings<'s> {
     /// The seeds; each is one independent repetition.
@@ -163,8 +165,8 @@ impl Experiment {
 }
 
 /// All experiments.
-pub const ALL: [Experiment; 2] =
-    [crate::experiments::chain::EXPERIMENT, crate::experiments::routing::EXPERIMENT];
+pub const ALL: [Experiment; 3] =
+    [experiments::chain::EXPERIMENT, experiments::routing::EXPERIMENT, experiments::t1::EXPERIMENT];
 
 /// The median of numbers; NaN of none.
 pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {

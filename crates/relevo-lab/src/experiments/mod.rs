@@ -2,3 +2,4 @@
 
 pub mod chain;
 pub mod routing;
+pub mod t1;
