@@ -10,12 +10,12 @@
 //! contract::obeys_q_laws(|| PolicyGraph::new(2, 0.0, StepRule::Constant(0.5), 100), &situations);
 //! ```
 
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 
 use crate::{
     ids::{ActionId, EpisodeId},
     observation::Observation,
-    policy::{Policy, Scores},
+    policy::{Numbers, Policy, Scores},
     q::QFunction,
     rng::Rng,
 };
@@ -156,7 +156,7 @@ pub fn obeys_policy_laws(policy: &impl Policy, situations: &[Scores<'_>], seed: 
             let scores = Scores { episode: EpisodeId(round), ..*situation };
             let p = policy.probabilities(scores);
             distribution(&p, legal.len(), i);
-            let same = |other: Box<[f64]>| bits(&p) == bits(&other);
+            let same = |other: Numbers| bits(&p) == bits(&other);
             assert!(
                 same(policy.probabilities(scores)),
                 "probabilities are pure: situation {i} gave two answers"

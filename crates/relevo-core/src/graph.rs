@@ -42,6 +42,17 @@ pub struct Sums {
     pub tokens_m2: f64,
 }
 
+/// The row of one situation in every column of a [`PolicyGraph`], looked up once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Node<'a> {
+    pub(crate) edges: &'a [Edge],
+    pub(crate) sums: &'a [Sums],
+    /// Where the step rule averages.
+    pub(crate) averages: Option<&'a [f64]>,
+    /// Where values come with standard errors.
+    pub(crate) spreads: Option<&'a [f64]>,
+}
+
 /// The policy graph of one agent and one table of choices.
 #[derive(Clone, Debug)]
 pub struct PolicyGraph {
@@ -129,6 +140,17 @@ impl PolicyGraph {
         &self.signatures
     }
 
+    /// All that is known of a situation; `None` where nothing is.
+    pub(crate) fn node(&self, signature: Signature) -> Option<Node<'_>> {
+        let row = self.row(signature)?;
+        Some(Node {
+            edges: &self.edges[row.clone()],
+            sums: &self.sums[row.clone()],
+            averages: self.averages.get(row.clone()),
+            spreads: self.spreads.get(row),
+        })
+    }
+
     /// The edges of a situation, one a choice; `None` where nothing is known.
     pub fn edges(&self, signature: Signature) -> Option<&[Edge]> {
         self.row(signature).map(|row| &self.edges[row])
@@ -174,6 +196,24 @@ impl PolicyGraph {
         usage: Usage,
     ) -> f64 {
         let at = self.row_or_insert(signature).start + action.index();
+        self.settle_at(at, target, step, usage)
+    }
+
+    /// Settle one sample with [`PolicyGraph::next_step`], looking the situation up only once. Returns the error and the
+    /// step.
+    pub(crate) fn settle_next(
+        &mut self,
+        signature: Signature,
+        action: ActionId,
+        target: f64,
+        usage: Usage,
+    ) -> (f64, f64) {
+        let at = self.row_or_insert(signature).start + action.index();
+        let step = self.step.step(self.edges[at].visits.saturating_add(1));
+        (self.settle_at(at, target, step, usage), step)
+    }
+
+    fn settle_at(&mut self, at: usize, target: f64, step: f64, usage: Usage) -> f64 {
         let edge = &mut self.edges[at];
         let error = target - edge.value;
         // Q(o, a) <- Q(o, a) + alpha (y - Q(o, a))

@@ -1,13 +1,13 @@
 //! The learner of one agent: appraises a situation for the predecessor, decides, and settles (paper, Algorithm 1).
 //! Driven by [`crate::protocol::Participant`]; it knows nothing of handoffs, ids or messages.
 
-use alloc::{vec, vec::Vec};
+use alloc::vec::Vec;
 
 use crate::{
-    graph::PolicyGraph,
+    graph::{Node, PolicyGraph},
     ids::{ActionId, EpisodeId},
     observation::{Observation, Signature},
-    policy::{Decision, Policy, PolicySpec, Scores},
+    policy::{Decision, Numbers, Policy, PolicySpec, Scores, most_valued},
     q::{FeatureError, Linear, LinearSpec, Mlp, MlpSpec, QFunction, ShapeError},
     record::Table,
     rng::Rng,
@@ -332,24 +332,22 @@ impl ActionValues {
         Ok(ActionValues { graph, approximator })
     }
 
-    /// Current estimates: what is passed back and bootstrapped from.
-    fn values(&self, o: &Observation) -> Vec<f64> {
-        let mut out = vec![0.0; self.graph.width()];
-        match &self.approximator {
-            Some(approximator) => approximator.q().values(o, &mut out),
-            None => self.graph.values(o, &mut out),
-        }
-        out
-    }
-
-    /// What decisions are taken on.
-    fn decision_values(&self, o: &Observation) -> Vec<f64> {
-        if self.approximator.is_some() {
-            return self.values(o);
-        }
-        let mut out = vec![0.0; self.graph.width()];
-        self.graph.decision_values(o.signature, &mut out);
-        out
+    fn view<'a>(&'a self, spec: &'a LearnerSpec, o: &'a Observation) -> View<'a> {
+        let node = self.graph.node(o.signature);
+        let values = match (&self.approximator, node) {
+            (None, Some(node)) => node.edges.iter().map(|e| e.value).collect(),
+            (None, None) => Numbers::from_elem(self.graph.initial(), self.graph.width()),
+            (Some(approximator), _) => {
+                let mut out = Numbers::from_elem(0.0, self.graph.width());
+                approximator.q().values(o, &mut out);
+                out
+            }
+        };
+        let averages = match self.approximator {
+            None => node.and_then(|node| node.averages),
+            Some(_) => None,
+        };
+        View { spec, o, node, values, averages }
     }
 
     fn accepts(&self, o: &Observation) -> Result<(), FeatureError> {
@@ -358,6 +356,76 @@ impl ActionValues {
             Some(Approximator::Linear(q)) => q.accepts(o),
             Some(Approximator::Mlp(q)) => q.accepts(o),
         }
+    }
+}
+
+/// What a learner knows of one situation, read once: to appraise it, to decide in it, or both.
+pub(crate) struct View<'a> {
+    spec: &'a LearnerSpec,
+    o: &'a Observation,
+    node: Option<Node<'a>>,
+    /// Current estimates: what is passed back and bootstrapped from.
+    values: Numbers,
+    /// What decisions are taken on instead, where a table averages.
+    averages: Option<&'a [f64]>,
+}
+
+impl View<'_> {
+    fn decision_values(&self) -> &[f64] {
+        self.averages.unwrap_or(&self.values)
+    }
+
+    fn best(&self) -> ActionId {
+        most_valued(&self.o.legal, &self.values).expect("an observation without choices is refused before")
+    }
+
+    /// `V = max_a Q(o, a)` over the admissible choices (paper, equation 4), within the declared bounds.
+    pub(crate) fn value(&self) -> Value {
+        self.value_of(self.best())
+    }
+
+    fn value_of(&self, best: ActionId) -> Value {
+        let value = Value::new(self.values[best.index()]).unwrap_or_else(|_| {
+            // A diverged approximator must not poison its neighbours.
+            Value::new(self.spec.initial).expect("checked to be finite")
+        });
+        self.spec.bounds.clamp(value)
+    }
+
+    /// The value, and how sure the agent is of it.
+    pub(crate) fn appraise(&self) -> Appraisal {
+        let best = self.best();
+        let width = self.spec.bounds.max() - self.spec.bounds.min();
+        let standard_error = self
+            .node
+            .map(|node| (node.edges[best.index()].visits, node.sums[best.index()].targets_m2))
+            .filter(|(n, _)| *n > 1)
+            // se = sqrt(M2 / (n - 1) / n)
+            .map_or(width, |(n, m2)| libm::sqrt(m2 / (f64::from(n) - 1.0) / f64::from(n)).min(width));
+        Appraisal { value: self.value_of(best), standard_error }
+    }
+
+    /// Choose among the admissible choices.
+    pub(crate) fn decide(&self, episode: EpisodeId, clock: u64, rng: &mut Rng) -> Decision {
+        let spreads = self.node.and_then(|node| node.spreads).unwrap_or(&[]);
+        let mut optimistic;
+        let mut values = self.decision_values();
+        if let Some(c) = self.spec.extensions.standard_error {
+            // Targets were taken at V - c se; exploration sees V + c se, that is 2 c gamma^tau se more.
+            optimistic = Numbers::from_slice(values);
+            optimistic.iter_mut().zip(spreads).for_each(|(v, s)| *v += 2.0 * c * s);
+            values = &optimistic;
+        }
+        let scores = Scores {
+            legal: &self.o.legal,
+            values,
+            edges: self.node.map_or(&[], |node| node.edges),
+            spreads,
+            signature: self.o.signature,
+            episode,
+            clock,
+        };
+        self.spec.policy.decide(scores, rng)
     }
 }
 
@@ -450,29 +518,17 @@ impl Learner {
 
     /// The values of all choices at `o`, by column, as decisions see them.
     pub fn values(&self, table: Table, o: &Observation) -> Vec<f64> {
-        self.table(table).decision_values(o)
+        self.view(table, o).decision_values().to_vec()
+    }
+
+    /// What is known of a situation.
+    pub(crate) fn view<'a>(&'a self, table: Table, o: &'a Observation) -> View<'a> {
+        self.table(table).view(&self.spec, o)
     }
 
     /// `V = max_a Q(o, a)` over the admissible choices (paper, equation 4), within the declared bounds.
     pub fn appraise(&self, table: Table, o: &Observation) -> Appraisal {
-        let values = self.table(table).values(o);
-        let best = crate::policy::argmax(&o.legal, |a| values[a.index()])
-            .expect("an observation without choices is refused before");
-        let value = Value::new(values[best.index()]).unwrap_or_else(|_| {
-            // A diverged approximator must not poison its neighbours.
-            Value::new(self.spec.initial).expect("checked to be finite")
-        });
-        let width = self.spec.bounds.max() - self.spec.bounds.min();
-        let standard_error = self
-            .table(table)
-            .graph
-            .edges(o.signature)
-            .zip(self.table(table).graph.sums(o.signature))
-            .map(|(edges, sums)| (edges[best.index()].visits, sums[best.index()].targets_m2))
-            .filter(|(n, _)| *n > 1)
-            // se = sqrt(M2 / (n - 1) / n)
-            .map_or(width, |(n, m2)| libm::sqrt(m2 / (f64::from(n) - 1.0) / f64::from(n)).min(width));
-        Appraisal { value: self.spec.bounds.clamp(value), standard_error }
+        self.view(table, o).appraise()
     }
 
     /// Choose among the admissible choices at `o`.
@@ -484,23 +540,7 @@ impl Learner {
         clock: u64,
         rng: &mut Rng,
     ) -> Decision {
-        let mut values = self.table(table).decision_values(o);
-        let graph = &self.table(table).graph;
-        let spreads = graph.spreads(o.signature).unwrap_or(&[]);
-        if let Some(c) = self.spec.extensions.standard_error {
-            // Targets were taken at V - c se; exploration sees V + c se, that is 2 c gamma^tau se more.
-            values.iter_mut().zip(spreads).for_each(|(v, s)| *v += 2.0 * c * s);
-        }
-        let scores = Scores {
-            legal: &o.legal,
-            values: &values,
-            edges: graph.edges(o.signature).unwrap_or(&[]),
-            spreads,
-            signature: o.signature,
-            episode,
-            clock,
-        };
-        self.spec.policy.decide(scores, rng)
+        self.view(table, o).decide(episode, clock, rng)
     }
 
     /// The target of a step whose successor returned `value`; `None` where the task ended in it.
@@ -523,8 +563,7 @@ impl Learner {
             Table::Operations => self.operations.as_mut().expect("checked by the participant"),
         };
         let signature = step.observation.signature;
-        let alpha = values.graph.next_step(signature, step.action);
-        let error = values.graph.settle(signature, step.action, target, alpha, step.usage);
+        let (error, alpha) = values.graph.settle_next(signature, step.action, target, step.usage);
         let error = match &mut values.approximator {
             None => error,
             Some(approximator) => approximator.q_mut().update(&step.observation, step.action, target, alpha),

@@ -97,17 +97,38 @@ impl ActionSet {
 
     /// The choices in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = ActionId> + '_ {
-        let words = core::iter::once(self.low).chain(self.high.iter().copied());
-        words.enumerate().flat_map(|(i, mut word)| {
-            core::iter::from_fn(move || {
-                if word == 0 {
-                    return None;
-                }
-                let bit = word.trailing_zeros();
-                word &= word - 1;
-                Some(ActionId(i as u32 * 64 + bit))
-            })
+        let (mut word, mut first, mut high) = (self.low, 0, self.high.iter());
+        core::iter::from_fn(move || {
+            while word == 0 {
+                word = *high.next()?;
+                first += 64;
+            }
+            let bit = word.trailing_zeros();
+            word &= word - 1;
+            Some(ActionId(first + bit))
         })
+    }
+
+    /// The choice with `place` others before it.
+    pub(crate) fn nth(&self, place: usize) -> Option<ActionId> {
+        // Most often all choices are admissible.
+        match self.is_prefix() && place < self.low.count_ones() as usize {
+            true => Some(ActionId(place as u32)),
+            false => self.iter().nth(place),
+        }
+    }
+
+    /// How many choices of the set come before `action`.
+    pub(crate) fn place(&self, action: ActionId) -> usize {
+        match self.is_prefix() && self.contains(action) {
+            true => action.index(),
+            false => self.iter().take_while(|a| *a < action).count(),
+        }
+    }
+
+    /// Whether the set is `0..n`, n at most 64.
+    pub(crate) fn is_prefix(&self) -> bool {
+        self.high.is_empty() && self.low & self.low.wrapping_add(1) == 0
     }
 
     /// The first choice, if any.
@@ -276,6 +297,12 @@ mod tests {
             prop_assert_eq!(set.span(), model.last().map_or(0, |m| *m as usize + 1));
             for a in 0..310 {
                 prop_assert_eq!(set.contains(ActionId(a)), model.contains(&a));
+            }
+            for set in [&set, &ActionSet::all(actions.len())] {
+                for (place, a) in set.iter().enumerate() {
+                    prop_assert_eq!((set.nth(place), set.place(a)), (Some(a), place));
+                }
+                prop_assert_eq!(set.nth(set.len()), None);
             }
             let bytes = minicbor::to_vec(&set).unwrap();
             prop_assert_eq!(minicbor::decode::<ActionSet>(&bytes).unwrap(), set);

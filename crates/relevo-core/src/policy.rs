@@ -4,8 +4,9 @@
 //! A policy first computes its probability vector and then draws from it, so the recorded vector is the
 //! propensity by construction, and replaying the record's stream position gives the same choice again.
 
-use alloc::{boxed::Box, vec, vec::Vec};
+use alloc::{vec, vec::Vec};
 use libm::{erfc, exp, log, sqrt};
+use smallvec::SmallVec;
 
 use crate::{
     graph::Edge,
@@ -44,13 +45,16 @@ impl Scores<'_> {
     }
 }
 
+/// One number a choice, kept in place up to 16 of them: decisions are taken without asking for memory.
+pub type Numbers = SmallVec<[f64; 16]>;
+
 /// One choice, with the probability that each admissible choice had.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// What was chosen.
     pub action: ActionId,
     /// The probability of each admissible choice, in the order of the set; sums to 1.
-    pub probabilities: Box<[f64]>,
+    pub probabilities: Numbers,
     /// Whether the choice has the largest value of all admissible ones.
     pub greedy: bool,
     /// Position of the random stream before the draw.
@@ -60,7 +64,7 @@ pub struct Decision {
 /// A rule that turns values into a choice.
 pub trait Policy {
     /// The probability of each admissible choice, in the order of the set.
-    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]>;
+    fn probabilities(&self, scores: Scores<'_>) -> Numbers;
 
     /// Choose: one draw from [`Policy::probabilities`].
     fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
@@ -69,16 +73,18 @@ pub trait Policy {
         let mut rest = rng.unit();
         // A sum of probabilities may end just below the draw: then the last possible choice is meant.
         let mut chosen = None;
-        for (action, p) in scores.legal.iter().zip(&probabilities) {
+        for (place, p) in probabilities.iter().enumerate() {
             if *p > 0.0 {
-                chosen = Some(action);
+                chosen = Some(place);
                 if rest < *p {
                     break;
                 }
             }
             rest -= p;
         }
-        let action = chosen.expect("a decision is asked for with at least one admissible choice");
+        let action = chosen
+            .and_then(|place| scores.legal.nth(place))
+            .expect("a decision is asked for with at least one admissible choice");
         Decision { action, greedy: is_greedy(scores, action), probabilities, position }
     }
 }
@@ -104,23 +110,21 @@ pub enum PolicySpec {
     Posterior(Posterior),
 }
 
-impl PolicySpec {
-    fn policy(&self) -> &dyn Policy {
-        match self {
-            PolicySpec::EpsilonGreedy(policy) => policy,
-            PolicySpec::Ucb(policy) => policy,
-            PolicySpec::Posterior(policy) => policy,
-        }
-    }
-}
-
 impl Policy for PolicySpec {
-    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
-        self.policy().probabilities(scores)
+    fn probabilities(&self, scores: Scores<'_>) -> Numbers {
+        match self {
+            PolicySpec::EpsilonGreedy(policy) => policy.probabilities(scores),
+            PolicySpec::Ucb(policy) => policy.probabilities(scores),
+            PolicySpec::Posterior(policy) => policy.probabilities(scores),
+        }
     }
 
     fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
-        self.policy().decide(scores, rng)
+        match self {
+            PolicySpec::EpsilonGreedy(policy) => policy.decide(scores, rng),
+            PolicySpec::Ucb(policy) => policy.decide(scores, rng),
+            PolicySpec::Posterior(policy) => policy.decide(scores, rng),
+        }
     }
 }
 
@@ -134,8 +138,11 @@ pub struct EpsilonGreedy {
 }
 
 impl Policy for EpsilonGreedy {
-    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
-        let best = best(scores, self.ties, |a| scores.values[a.index()]);
+    fn probabilities(&self, scores: Scores<'_>) -> Numbers {
+        let best = match self.ties {
+            Ties::First => only(scores, most_valued(scores.legal, scores.values)),
+            Ties::Random => best(scores, self.ties, |a| scores.values[a.index()]),
+        };
         mix(best, self.epsilon.at(scores.clock))
     }
 }
@@ -191,7 +198,7 @@ impl Ucb {
 }
 
 impl Policy for Ucb {
-    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+    fn probabilities(&self, scores: Scores<'_>) -> Numbers {
         let node = scores.edges.iter().map(|e| u64::from(e.visits)).sum();
         let best = best(scores, self.ties, |a| {
             self.score(node, scores.visits(a), scores.failures(a), scores.values[a.index()])
@@ -224,7 +231,7 @@ impl Posterior {
 }
 
 impl Policy for Posterior {
-    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+    fn probabilities(&self, scores: Scores<'_>) -> Numbers {
         let arms: Vec<(f64, f64)> =
             scores.legal.iter().map(|a| (scores.values[a.index()], self.deviation(scores, a))).collect();
         mix(probability_of_best(&arms), self.floor)
@@ -262,27 +269,52 @@ pub fn argmax(legal: &ActionSet, score: impl Fn(ActionId) -> f64) -> Option<Acti
     best.map(|(a, _)| a)
 }
 
+/// The first admissible choice with the largest of `values`.
+pub(crate) fn most_valued(legal: &ActionSet, values: &[f64]) -> Option<ActionId> {
+    if !legal.is_prefix() || legal.is_empty() {
+        return argmax(legal, |a| values[a.index()]);
+    }
+    // Most often all choices are admissible: then this is a plain loop.
+    let (mut best, mut top) = (0, values[0]);
+    for (a, v) in values[..legal.len()].iter().enumerate() {
+        if *v > top {
+            (best, top) = (a, *v);
+        }
+    }
+    Some(ActionId(best as u32))
+}
+
 fn is_greedy(scores: Scores<'_>, action: ActionId) -> bool {
-    let value = |a: ActionId| scores.values[a.index()];
-    scores.legal.iter().all(|a| value(a) <= value(action))
+    let value = scores.values[action.index()];
+    match scores.legal.is_prefix() {
+        true => scores.values[..scores.legal.len()].iter().all(|v| *v <= value),
+        false => scores.legal.iter().all(|a| scores.values[a.index()] <= value),
+    }
+}
+
+/// The distribution on one choice.
+fn only(scores: Scores<'_>, choice: Option<ActionId>) -> Numbers {
+    let choice = choice.expect("at least one admissible choice");
+    let mut p = Numbers::from_elem(0.0, scores.legal.len());
+    p[scores.legal.place(choice)] = 1.0;
+    p
 }
 
 /// The distribution on the best choices.
-fn best(scores: Scores<'_>, ties: Ties, score: impl Fn(ActionId) -> f64) -> Box<[f64]> {
+fn best(scores: Scores<'_>, ties: Ties, score: impl Fn(ActionId) -> f64) -> Numbers {
     let top = argmax(scores.legal, &score).expect("at least one admissible choice");
+    if ties == Ties::First {
+        return only(scores, Some(top));
+    }
     let best = score(top);
-    let is_best = |a| match ties {
-        Ties::First => a == top,
-        Ties::Random => score(a) == best,
-    };
-    let mut p: Box<[f64]> = scores.legal.iter().map(|a| f64::from(u8::from(is_best(a)))).collect();
+    let mut p: Numbers = scores.legal.iter().map(|a| f64::from(u8::from(score(a) == best))).collect();
     let n: f64 = p.iter().sum();
     p.iter_mut().for_each(|x| *x /= n);
     p
 }
 
 /// `(1 - share) p + share / k`: a mixture with the uniform distribution.
-fn mix(mut p: Box<[f64]>, share: f64) -> Box<[f64]> {
+fn mix(mut p: Numbers, share: f64) -> Numbers {
     let uniform = share / p.len() as f64;
     p.iter_mut().for_each(|x| *x = (1.0 - share) * *x + uniform);
     p
@@ -291,11 +323,11 @@ fn mix(mut p: Box<[f64]>, share: f64) -> Box<[f64]> {
 /// The probability of each of several independent Gaussians `(mean, deviation)` to be the largest:
 /// `P_a = integral of phi_a(x) prod_{b != a} Phi_b(x) dx`, by the trapezoidal rule on a grid that is fine around
 /// each of them at its own scale.
-fn probability_of_best(arms: &[(f64, f64)]) -> Box<[f64]> {
+fn probability_of_best(arms: &[(f64, f64)]) -> Numbers {
     const GRID: [f64; 17] =
         [-6.0, -4.0, -3.0, -2.4, -1.9, -1.4, -0.9, -0.45, 0.0, 0.45, 0.9, 1.4, 1.9, 2.4, 3.0, 4.0, 6.0];
     if arms.len() == 1 {
-        return Box::new([1.0]);
+        return SmallVec::from_slice(&[1.0]);
     }
     let scale = arms.iter().map(|(_, s)| *s).fold(0.0, f64::max).max(1e-12);
     let arms: Vec<(f64, f64)> = arms.iter().map(|(m, s)| (*m, s.max(scale * 1e-6))).collect();

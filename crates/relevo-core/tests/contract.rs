@@ -10,7 +10,7 @@ use relevo_core::{
     graph::{Edge, PolicyGraph},
     ids::{ActionId, EpisodeId},
     observation::{ActionSet, Features, Observation, Signature},
-    policy::{Decision, EpsilonGreedy, Policy, PolicySpec, Posterior, Scores, Ties, Ucb},
+    policy::{Decision, EpsilonGreedy, Numbers, Policy, PolicySpec, Posterior, Scores, Ties, Ucb},
     q::{Inputs, Linear, LinearSpec, LmsRule, Mlp, MlpSpec, Optimiser, QFunction},
     step::{Schedule, StepRule},
 };
@@ -220,12 +220,12 @@ fn broken_q_functions_are_noticed() {
 struct Crooked(u8);
 
 impl Policy for Crooked {
-    fn probabilities(&self, scores: Scores<'_>) -> Box<[f64]> {
+    fn probabilities(&self, scores: Scores<'_>) -> Numbers {
         let mut p = exploring(0.2).probabilities(scores);
         match self.0 {
             0 => p[0] += 1e-9,
             1 => (p[0], p[1]) = (p[0] + 2.0, p[1] - 2.0),
-            2 => p = [1.0].into(),
+            2 => p = [1.0].as_slice().into(),
             3 if scores.values[1] > 5.0 => p.swap(0, 1),
             _ => {}
         }
@@ -236,7 +236,7 @@ impl Policy for Crooked {
         let mut d = exploring(0.2).decide(scores, rng);
         match self.0 {
             4 => d.action = ActionId(1),
-            5 => d.probabilities = [0.5, 0.5].into(),
+            5 => d.probabilities = [0.5, 0.5].as_slice().into(),
             6 => d.greedy = !d.greedy,
             7 => d.position += 1,
             8 => d.action = scores.legal.iter().nth(scores.episode.0 as usize % 2).unwrap(),

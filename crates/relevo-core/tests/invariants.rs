@@ -770,7 +770,7 @@ fn invariant_7_every_decision_carries_its_probabilities_and_can_be_made_again() 
                     let learner = before.participant.learner();
                     let again = learner.decide(table, o, EpisodeId(episode), clock, &mut rng);
                     assert_eq!((again.action, again.greedy, again.position), (action, greedy, position));
-                    assert_eq!(again.probabilities, probabilities);
+                    assert_eq!(*again.probabilities, *probabilities);
                     assert_eq!(handoff.episode, EpisodeId(episode));
                     decisions += 1;
                 }

@@ -7,7 +7,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use super::{Choice, Effect, Effects, Participant, ValueMessage};
 use crate::{
     ids::{ActionId, AgentId, Handle, HandoffId},
-    learner::{Appraisal, Step},
+    learner::Step,
     observation::{Observation, Signature},
     record::{Record, Table},
     rng::Rng,
@@ -52,13 +52,13 @@ impl Participant {
         id: HandoffId,
         table: Table,
         o: &Observation,
-        appraisal: Appraisal,
+        value: Value,
         rng: &Rng,
     ) -> ValueMessage {
-        let mut message = ValueMessage::new(id, appraisal.value);
+        let mut message = ValueMessage::new(id, value);
         let extensions = self.spec.learner.extensions;
         if extensions.standard_error.is_some() {
-            message.standard_error = Value::new(appraisal.standard_error).ok();
+            message.standard_error = Value::new(self.learner.appraise(table, o).standard_error).ok();
         }
         if extensions.local_model {
             // Unlinkable to the signature without this agent's stream.

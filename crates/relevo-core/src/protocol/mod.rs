@@ -9,6 +9,7 @@
 //! imputed as 0.
 
 mod extensions;
+mod known;
 mod messages;
 
 pub use messages::{
@@ -16,20 +17,21 @@ pub use messages::{
     ValueMessage,
 };
 
-use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    vec::Vec,
-};
+use alloc::{collections::VecDeque, vec::Vec};
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use crate::{
     ids::{ActionId, HandoffId, OperationId},
     learner::{Credit, DecisionPoint, Learner, Regime, SpecError, Step},
-    observation::Observation,
+    observation::{Observation, Signature},
+    policy::Decision,
     record::{Record, Table},
     rng::Rng,
     units::{Return, Tau, Usage, Value},
 };
 use extensions::Extended;
+use known::Known;
 
 /// What an operation came to.
 #[derive(Clone, Copy, Debug)]
@@ -46,10 +48,9 @@ struct LocalStep {
     greedy: bool,
 }
 
-/// A choice of a successor, taken and not yet settled.
-#[derive(Clone, Debug)]
+/// A choice, taken and not yet settled.
+#[derive(Clone, Copy, Debug)]
 struct Chosen {
-    observation: Observation,
     action: ActionId,
     greedy: bool,
 }
@@ -60,10 +61,8 @@ struct Activation {
     clock: u64,
     /// What it is at: the observation of the running operation.
     observation: Observation,
-    /// Decided before: the choice already taken.
-    committed: Option<Chosen>,
-    /// Adaptable: the operation being performed.
-    operation: Option<(ActionId, bool)>,
+    /// Decided before: the choice of a successor already taken; adaptable: the operation being performed.
+    chosen: Option<Chosen>,
     /// Adaptable under relay: operations performed, to be settled in reverse.
     trail: Vec<LocalStep>,
 }
@@ -82,20 +81,19 @@ struct Pending {
     made: u64,
 }
 
+type HandoffMap<T> = HashMap<HandoffId, T, FixedState>;
+
 /// One agent's side of the protocol: its learner, and the handoffs in flight.
 #[derive(Clone, Debug)]
 pub struct Participant {
     spec: ParticipantSpec,
     learner: Learner,
-    active: BTreeMap<HandoffId, Activation>,
-    pending: BTreeMap<HandoffId, Pending>,
-    /// The keys of `pending`, oldest first, and how many there have been.
-    made: BTreeMap<u64, HandoffId>,
+    active: HandoffMap<Activation>,
+    pending: HandoffMap<Pending>,
+    /// Handoffs made, numbered, oldest first; those no longer pending are taken out now and then.
+    made: VecDeque<(u64, HandoffId)>,
     next_made: u64,
-    /// Ended handoffs, received (with the value returned, once there is one) and made, oldest first in the queue.
-    answered: BTreeMap<HandoffId, Option<ValueMessage>>,
-    closed: BTreeSet<HandoffId>,
-    remembered: VecDeque<HandoffId>,
+    known: Known,
     extended: Extended,
     counters: Counters,
 }
@@ -106,16 +104,16 @@ impl Participant {
         if spec.choices.len() != spec.learner.successors as usize {
             return Err(SpecError::Combination("every column of the successor table needs a meaning"));
         }
+        // Ids come from outside: the order in which they lie must not be for others to choose.
+        let hash = FixedState::with_seed(rng.fork([0; 3]).bits());
         Ok(Participant {
             learner: Learner::new(spec.learner.clone(), rng)?,
             spec,
-            active: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            made: BTreeMap::new(),
+            active: HashMap::with_hasher(hash.clone()),
+            pending: HashMap::with_hasher(hash.clone()),
+            made: VecDeque::new(),
             next_made: 0,
-            answered: BTreeMap::new(),
-            closed: BTreeSet::new(),
-            remembered: VecDeque::new(),
+            known: Known::new(hash),
             extended: Extended::default(),
             counters: Counters::default(),
         })
@@ -141,14 +139,14 @@ impl Participant {
         self.counters
     }
 
-    /// Handoffs made and not yet answered.
+    /// Handoffs made and not yet answered, in ascending order.
     pub fn pending(&self) -> impl Iterator<Item = HandoffId> + '_ {
-        self.pending.keys().copied()
+        ascending(&self.pending)
     }
 
-    /// Handoffs received and still worked on.
+    /// Handoffs received and still worked on, in ascending order.
     pub fn active(&self) -> impl Iterator<Item = HandoffId> + '_ {
-        self.active.keys().copied()
+        ascending(&self.active)
     }
 
     /// Take in one event; the effects are appended to `effects`. On an error nothing has changed.
@@ -227,9 +225,9 @@ impl Participant {
             return Err(ProtocolError::NotAddressed { handoff: id, to, me: self.spec.id });
         }
         // The same handoff again: give the same answer, if there is one by now, and do nothing twice.
-        if let Some(answer) = self.answered.get(&id) {
+        if let Some(answer) = self.known.answer(id) {
             self.counters.duplicate_handoffs += 1;
-            if let Some(message) = *answer {
+            if let Some(message) = answer {
                 effects.push(Effect::Value { to: id.from, message });
             }
             return Ok(());
@@ -249,67 +247,70 @@ impl Participant {
         }
         self.counters.received += 1;
         self.record(effects, || Record::Received { handoff, observation: observation.clone() });
-        self.answered.insert(id, None);
-        let activation =
-            Activation { clock, observation, committed: None, operation: None, trail: Vec::new() };
-        match table {
-            None => {
-                effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed: None });
-                self.active.insert(id, activation);
-            }
-            Some(table) => {
-                // V is the greedy value, computed before acting, never that of the action then explored.
-                let appraisal = self.learner.appraise(table, &activation.observation);
-                if self.spec.learner.credit == Credit::ValuePassing {
-                    let message = self.value_message(id, table, &activation.observation, appraisal, rng);
-                    // It is remembered from the end of the activation on; until then `active` bounds it.
-                    self.answer(id, message, effects);
-                }
-                match table {
-                    Table::Successors => {
-                        let chosen =
-                            self.choose(id, table, activation.observation.clone(), clock, rng, effects);
-                        let committed = Some(chosen.action);
-                        effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed });
-                        self.active.insert(id, Activation { committed: Some(chosen), ..activation });
-                    }
-                    Table::Operations => self.operate(id, activation, rng, effects),
-                }
-            }
+        let Some(table) = table else {
+            effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed: None });
+            self.known.receive(id, None);
+            self.active.insert(id, Activation { clock, observation, chosen: None, trail: Vec::new() });
+            return Ok(());
+        };
+        // V is the greedy value, computed before acting, never that of the action then explored.
+        let view = self.learner.view(table, &observation);
+        let (value, decision) = (view.value(), view.decide(id.episode, clock, rng));
+        if self.spec.learner.credit == Credit::ValuePassing {
+            let message = self.value_message(id, table, &observation, value, rng);
+            // It is remembered from the end of the activation on; until then `active` bounds it.
+            self.answer(id, message, effects);
+        } else {
+            self.known.receive(id, None);
         }
+        let chosen = self.chosen(id, table, observation.signature, decision, effects);
+        effects.push(match table {
+            Table::Successors => {
+                Effect::Perform { handoff: id, operation: OperationId(0), committed: Some(chosen.action) }
+            }
+            Table::Operations => Self::operate(id, chosen),
+        });
+        self.active.insert(id, Activation { clock, observation, chosen: Some(chosen), trail: Vec::new() });
         Ok(())
     }
 
-    /// Choose and start a local operation (adaptable agents).
-    fn operate(&mut self, id: HandoffId, activation: Activation, rng: &mut Rng, effects: &mut Effects) {
-        let observation = activation.observation.clone();
-        let chosen = self.choose(id, Table::Operations, observation, activation.clock, rng, effects);
-        let operation = OperationId(chosen.action.0);
-        effects.push(Effect::Perform { handoff: id, operation, committed: None });
-        self.active.insert(id, Activation { operation: Some((chosen.action, chosen.greedy)), ..activation });
+    /// Start a chosen local operation (adaptable agents).
+    fn operate(handoff: HandoffId, chosen: Chosen) -> Effect {
+        Effect::Perform { handoff, operation: OperationId(chosen.action.0), committed: None }
     }
 
     fn choose(
         &self,
         handoff: HandoffId,
         table: Table,
-        observation: Observation,
+        observation: &Observation,
         clock: u64,
         rng: &mut Rng,
         effects: &mut Effects,
     ) -> Chosen {
-        let decision = self.learner.decide(table, &observation, handoff.episode, clock, rng);
-        let (signature, action, greedy) = (observation.signature, decision.action, decision.greedy);
+        let decision = self.learner.decide(table, observation, handoff.episode, clock, rng);
+        self.chosen(handoff, table, observation.signature, decision, effects)
+    }
+
+    fn chosen(
+        &self,
+        handoff: HandoffId,
+        table: Table,
+        signature: Signature,
+        decision: Decision,
+        effects: &mut Effects,
+    ) -> Chosen {
+        let Decision { action, greedy, position, .. } = decision;
         self.record(effects, || Record::Decided {
             handoff,
             table,
             signature,
             action,
             greedy,
-            probabilities: decision.probabilities,
-            position: decision.position,
+            probabilities: decision.probabilities.as_slice().into(),
+            position,
         });
-        Chosen { observation, action, greedy }
+        Chosen { action, greedy }
     }
 
     fn performed(
@@ -329,7 +330,7 @@ impl Participant {
         let Operation { reward, tau, usage } = done;
         self.record(effects, || Record::Performed { handoff: id, reward, tau, usage, next: next.clone() });
         // Answered before acting, it is remembered from the end of the activation on.
-        if !matches!(next, Next::Operate(_)) && matches!(self.answered.get(&id), Some(Some(_))) {
+        if !matches!(next, Next::Operate(_)) && matches!(self.known.answer(id), Some(Some(_))) {
             self.remember(id);
         }
         match self.spec.learner.regime {
@@ -376,7 +377,8 @@ impl Participant {
         next: &Next,
         effects: &mut Effects,
     ) {
-        let Chosen { observation, action, greedy } = activation.committed.expect("chosen at activation");
+        let Activation { clock, observation, chosen, .. } = activation;
+        let Chosen { action, greedy } = chosen.expect("chosen at activation");
         // The price of handing over belongs to the option of the choice that causes it.
         let price = match self.spec.choices[action.index()] {
             Choice::HandTo(_) if *next != Next::Ended => self.spec.handoff_reward.get(),
@@ -387,7 +389,7 @@ impl Participant {
         let pending = Pending { incoming: id, step, greedy, prefix: (0.0, 1.0), trail: Vec::new(), made: 0 };
         match next {
             Next::Ended => self.conclude(self.outgoing(id), pending, None, effects),
-            _ => self.hand_over(self.outgoing(id), activation.clock, pending, effects),
+            _ => self.hand_over(self.outgoing(id), clock, pending, effects),
         }
     }
 
@@ -411,8 +413,8 @@ impl Participant {
             let appraisal = self.learner.appraise(Table::Successors, &observation);
             self.reply(id, self.bounded(own + discount * appraisal.value.get()), effects);
         }
-        let chosen = self.choose(id, Table::Successors, observation, activation.clock, rng, effects);
-        let pending = self.pending_of(id, chosen, done.usage, (own, discount), Vec::new());
+        let chosen = self.choose(id, Table::Successors, &observation, activation.clock, rng, effects);
+        let pending = self.pending_of(id, observation, chosen, done.usage, (own, discount), Vec::new());
         self.hand_over(self.outgoing(id), activation.clock, pending, effects);
     }
 
@@ -420,32 +422,33 @@ impl Participant {
     fn performed_by_choice(
         &mut self,
         id: HandoffId,
-        mut activation: Activation,
+        activation: Activation,
         done: Operation,
         next: Next,
         rng: &mut Rng,
         effects: &mut Effects,
     ) {
-        let (action, greedy) = activation.operation.take().expect("an operation was being performed");
+        let Activation { clock, observation, chosen, mut trail } = activation;
+        let Chosen { action, greedy } = chosen.expect("an operation was being performed");
         let Operation { reward, tau, usage } = done;
-        let observation = activation.observation.clone();
         let local = LocalStep { step: Step { observation, action, reward, tau, usage }, greedy };
         match next {
             Next::Operate(o) => {
-                self.local(id, local, Some((Table::Operations, &o)), &mut activation.trail, effects);
-                activation.observation = o;
-                self.operate(id, activation, rng, effects);
+                self.local(id, local, Some((Table::Operations, &o)), &mut trail, effects);
+                let chosen = self.choose(id, Table::Operations, &o, clock, rng, effects);
+                effects.push(Self::operate(id, chosen));
+                self.active.insert(id, Activation { clock, observation: o, chosen: Some(chosen), trail });
             }
             Next::HandOver(o) => {
-                self.local(id, local, Some((Table::Successors, &o)), &mut activation.trail, effects);
-                let chosen = self.choose(id, Table::Successors, o, activation.clock, rng, effects);
-                let pending = self.pending_of(id, chosen, Usage::default(), (0.0, 1.0), activation.trail);
-                self.hand_over(self.outgoing(id), activation.clock, pending, effects);
+                self.local(id, local, Some((Table::Successors, &o)), &mut trail, effects);
+                let chosen = self.choose(id, Table::Successors, &o, clock, rng, effects);
+                let pending = self.pending_of(id, o, chosen, Usage::default(), (0.0, 1.0), trail);
+                self.hand_over(self.outgoing(id), clock, pending, effects);
             }
             Next::Committed | Next::Ended => {
-                self.local(id, local, None, &mut activation.trail, effects);
+                self.local(id, local, None, &mut trail, effects);
                 if self.spec.learner.credit != Credit::ValuePassing {
-                    let value = self.unwind(id, activation.trail, None, effects);
+                    let value = self.unwind(id, trail, None, effects);
                     self.reply(id, value, effects);
                 }
             }
@@ -461,12 +464,13 @@ impl Participant {
     fn pending_of(
         &self,
         incoming: HandoffId,
+        observation: Observation,
         chosen: Chosen,
         usage: Usage,
         prefix: (f64, f64),
         trail: Vec<LocalStep>,
     ) -> Pending {
-        let Chosen { observation, action, greedy } = chosen;
+        let Chosen { action, greedy } = chosen;
         let reward = match self.spec.choices[action.index()] {
             Choice::HandTo(_) => self.spec.handoff_reward,
             Choice::Finish => Return::ZERO,
@@ -502,23 +506,38 @@ impl Participant {
             self.expired(outgoing, effects);
         }
         if self.pending.len() >= self.spec.limits.pending_max
-            && let Some((_, oldest)) = self.made.first_key_value()
+            && let Some(oldest) = self.oldest_pending()
         {
-            self.expired(*oldest, effects);
+            self.expired(oldest, effects);
         }
         match self.spec.choices[pending.step.action.index()] {
             Choice::HandTo(to) => effects.push(Effect::Send(Handoff { id: outgoing, to, clock })),
             Choice::Finish => effects.push(Effect::Finish { handoff: outgoing }),
         }
-        self.made.insert(self.next_made, outgoing);
+        self.made.push_back((self.next_made, outgoing));
         self.pending.insert(outgoing, Pending { made: self.next_made, ..pending });
         self.next_made += 1;
     }
 
     fn take_pending(&mut self, handoff: HandoffId) -> Option<Pending> {
-        let pending = self.pending.remove(&handoff)?;
-        self.made.remove(&pending.made);
-        Some(pending)
+        let taken = self.pending.remove(&handoff)?;
+        if self.made.front() == Some(&(taken.made, handoff)) {
+            self.made.pop_front();
+        } else if self.made.len() > 2 * self.pending.len() + 16 {
+            let pending = &self.pending;
+            self.made.retain(|(made, id)| is_pending(pending, *made, id));
+        }
+        Some(taken)
+    }
+
+    fn oldest_pending(&mut self) -> Option<HandoffId> {
+        while let Some((made, id)) = self.made.front() {
+            if is_pending(&self.pending, *made, id) {
+                return Some(*id);
+            }
+            self.made.pop_front();
+        }
+        None
     }
 
     fn valued(&mut self, message: ValueMessage, effects: &mut Effects) {
@@ -526,7 +545,7 @@ impl Participant {
             return self.refreshed(message, effects);
         }
         let Some(pending) = self.take_pending(message.handoff) else {
-            match self.closed.contains(&message.handoff) {
+            match self.known.is_closed(message.handoff) {
                 true => self.counters.late_values += 1,
                 false => self.counters.unknown_values += 1,
             }
@@ -558,7 +577,7 @@ impl Participant {
 
     fn finished(&mut self, handoff: HandoffId, reward: Return, effects: &mut Effects) {
         let Some(pending) = self.take_pending(handoff) else {
-            match self.closed.contains(&handoff) {
+            match self.known.is_closed(handoff) {
                 true => self.counters.late_values += 1,
                 false => self.counters.unknown_values += 1,
             }
@@ -692,7 +711,7 @@ impl Participant {
         }
         // Under relay and trajectory credit nobody will answer the predecessor any more.
         if let Some(Pending { incoming, .. }) = pending
-            && self.answered.get(&incoming) == Some(&None)
+            && self.known.answer(incoming) == Some(None)
         {
             self.remember(incoming);
         }
@@ -711,22 +730,23 @@ impl Participant {
 
     fn answer(&mut self, incoming: HandoffId, message: ValueMessage, effects: &mut Effects) {
         effects.push(Effect::Value { to: incoming.from, message });
-        self.answered.insert(incoming, Some(message));
+        self.known.receive(incoming, Some(message));
     }
 
     /// Note that a handoff has ended, and forget the oldest such notes beyond the limit.
     fn remember(&mut self, handoff: HandoffId) {
-        if handoff.from == self.spec.id && self.closed.insert(handoff) || self.answered.contains_key(&handoff)
-        {
-            self.remembered.push_back(handoff);
-        }
-        while self.remembered.len() > self.spec.limits.remembered_max
-            && let Some(oldest) = self.remembered.pop_front()
-        {
-            self.closed.remove(&oldest);
-            if !self.active.contains_key(&oldest) {
-                self.answered.remove(&oldest);
-            }
-        }
+        let (made, max) = (handoff.from == self.spec.id, self.spec.limits.remembered_max);
+        self.known.end(handoff, made, max, |id| self.active.contains_key(id));
     }
+}
+
+/// Whether it is still the handoff with this number that is pending: the same id may be made again.
+fn is_pending(pending: &HandoffMap<Pending>, made: u64, id: &HandoffId) -> bool {
+    pending.get(id).is_some_and(|p| p.made == made)
+}
+
+fn ascending<T>(map: &HandoffMap<T>) -> impl Iterator<Item = HandoffId> + use<T> {
+    let mut ids: Vec<HandoffId> = map.keys().copied().collect();
+    ids.sort_unstable();
+    ids.into_iter()
 }
