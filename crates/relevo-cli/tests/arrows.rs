@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 4] = [
 ];
 
 /// What the core is made of besides itself; the second list is for its tests.
-const CORE_USES: [&str; 10] = [
+const CORE_USES: [&str; 11] = [
     "blake3",
     "foldhash",
     "hashbrown",
@@ -23,6 +23,7 @@ const CORE_USES: [&str; 10] = [
     "minicbor",
     "rand_chacha",
     "rand_core",
+    "smallvec",
     "serde",
     "serde_json",
     "thiserror",
