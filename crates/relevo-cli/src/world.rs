@@ -64,13 +64,13 @@ pub(crate) fn restored(stage: &Stage, policy: &PolicyFile) -> Result<Vec<Partici
 pub(crate) const POLICY_FILE: &str = "policy.json";
 
 /// Write a file whole or not at all.
-pub(crate) fn write_file(path: &Path, content: &str) -> Result<(), Fault> {
+pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<(), Fault> {
     use std::io::Write;
     let fail = |e: std::io::Error| format!("{}: it cannot be written: {e}", path.display());
     let mut beside: PathBuf = path.to_owned();
     beside.as_mut_os_string().push(".tmp");
     let mut file = std::fs::File::create(&beside).map_err(fail)?;
-    file.write_all(content.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+    file.write_all(content.as_ref()).and_then(|()| file.sync_all()).map_err(fail)?;
     Ok(std::fs::rename(&beside, path).map_err(fail)?)
 }
 

@@ -471,13 +471,15 @@ fn what_does_not_exist_is_answered_with_what_does() {
 #[test]
 fn help_tells_what_there_is() {
     let place = Place::new();
-    let verbs: [(&str, &[&str]); 8] = [
+    let verbs: [(&str, &[&str]); 10] = [
         ("", &["learn", "run", "explain", "policy", "lab", "exactly one", "examples/maths/team.toml"]),
         ("learn", &["<TEAM>", "--episodes <N>", "--seed <S>", "--out <DIR>", "--resume", "default"]),
         ("run", &["<TEAM>", "--policy <POLICY>", "--input <FILE>", "--output <FILE>"]),
         ("explain", &["<POLICY>", "[SIGNATURE]"]),
-        ("lab", &["list", "run"]),
-        ("lab run", &["<NAME>", "--seeds <A..B>", "--quick", "--out <DIR>"]),
+        ("lab", &["list", "run", "report", "play"]),
+        ("lab run", &["<NAME>", "--seeds <A..B>", "--quick", "--out <DIR>", "--resume"]),
+        ("lab report", &["[DIR]", "--out <FILE>"]),
+        ("lab play", &["[ENVIRONMENT]", "--seed <N>"]),
         ("policy", &["diff"]),
         ("policy diff", &["<A>", "<B>", "Exits with 1"]),
     ];

@@ -68,6 +68,9 @@ pub trait Environment {
     /// The active agent makes a choice that is admissible at its observation.
     fn step(&mut self, action: ActionId) -> Transition;
 
+    /// The state of the task in words, for people; no agent sees it.
+    fn describe(&self) -> String;
+
     /// Asked once after each handoff, when its value has come back and the next agent has not acted: whether a task that
     /// continues is begun anew, and with whom. Nothing ends by it, and no option is cut off.
     fn restarts(&mut self) -> Option<AgentId> {

@@ -101,7 +101,7 @@ pub struct Figure {
 }
 
 /// Curves with bands.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plot {
     /// Name of its file, without an ending.
     pub name: String,
@@ -111,6 +111,12 @@ pub struct Plot {
     pub x_label: String,
     /// What y is.
     pub y_label: String,
+    /// Whether x is drawn by its logarithm; what is not positive is left out.
+    #[serde(default)]
+    pub x_log: bool,
+    /// The same of y.
+    #[serde(default)]
+    pub y_log: bool,
     /// The curves.
     pub series: Vec<Series>,
     /// Horizontal lines.
@@ -198,6 +204,20 @@ mod tests {
         let mut names: Vec<_> = ALL.iter().map(|e| e.name).collect();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    /// Stopped before the first run and after it: what is there is told, what is not is left out.
+    #[test]
+    fn every_experiment_can_be_stopped() {
+        for experiment in &ALL {
+            for stops_after in [0, 1] {
+                let stop = AtomicBool::new(stops_after == 0);
+                let progress = |done: usize, _: usize| stop.store(done >= stops_after, Ordering::Relaxed);
+                let seeds = (experiment.seeds)(true);
+                let settings = Settings { seeds, quick: true, jobs: 1, stop: &stop, progress: &progress };
+                (experiment.run)(&settings);
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@ pub mod environments;
 pub mod experiment;
 pub mod experiments;
 pub mod linalg;
+pub mod playthrough;
 pub mod plot;
+pub mod results;
 pub mod sample;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -5,17 +5,18 @@ use std::{
     process::ExitCode,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{report::table, team::nearest};
 use relevo_lab::{
-    experiment::{ALL, Experiment, Findings, Settings, Verdict},
-    plot,
+    experiment::{ALL, Experiment, Settings},
+    playthrough, plot,
+    results::{Origin, Results, page},
 };
 
 use super::{Fault, print};
@@ -27,6 +28,8 @@ pub(crate) enum LabCommand {
     /// Say which experiments there are
     List,
     Run(RunArguments),
+    Report(ReportArguments),
+    Play(PlayArguments),
 }
 
 /// Run an experiment, and write its report, plots and raw results
@@ -48,6 +51,33 @@ pub(crate) struct RunArguments {
     /// Folder of the results; each experiment has its own in it
     #[arg(long, value_name = "DIR", default_value = "runs/lab")]
     out: PathBuf,
+    /// Leave out experiments that this commit has finished before, in the same form on the same seeds
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Gather results into one page of HTML
+///
+/// Reads the results.json of every experiment in the folder. What is damaged is named and left out, and the exit code
+/// is then 1.
+#[derive(Args)]
+pub(crate) struct ReportArguments {
+    /// Folder that was --out of `relevo lab run`
+    #[arg(default_value = "runs/lab")]
+    dir: PathBuf,
+    /// The page [default: report.html in the folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Show one episode of an environment, step by step, choices made at random
+#[derive(Args)]
+pub(crate) struct PlayArguments {
+    /// Name of the environment; without one, all are listed
+    environment: Option<String>,
+    /// What determines the environment, the episode and the choices
+    #[arg(long, value_name = "N", default_value_t = playthrough::GOLDEN_SEED)]
+    seed: u64,
 }
 
 fn parse_seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
@@ -70,6 +100,8 @@ pub(crate) fn lab(command: &LabCommand) -> Result<ExitCode, Fault> {
             Ok(ExitCode::SUCCESS)
         }
         LabCommand::Run(arguments) => run(arguments),
+        LabCommand::Report(arguments) => report(arguments),
+        LabCommand::Play(arguments) => play(arguments),
     }
 }
 
@@ -86,12 +118,19 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     }
     let stop = Arc::new(AtomicBool::new(false));
     listen(stop.clone())?;
+    let benches = chosen.into_iter().map(|e| Bench::new(e, arguments)).collect::<Result<Vec<_>, _>>()?;
     let mut held = true;
-    for experiment in chosen {
+    for bench in benches {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        held &= run_one(experiment, arguments, &stop)?;
+        match bench.earlier().filter(|_| arguments.resume) {
+            Some(earlier) => {
+                say!("{} was finished before: {}", earlier.experiment, bench.folder.display());
+                held &= earlier.holds();
+            }
+            None => held &= bench.run(arguments.seeds.is_none(), &stop)?,
+        }
     }
     if stop.load(Ordering::Relaxed) {
         say!("stopped; what was finished is kept in {}", arguments.out.display());
@@ -115,59 +154,97 @@ fn listen(stop: Arc<AtomicBool>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn run_one(experiment: &Experiment, arguments: &RunArguments, stop: &AtomicBool) -> Result<bool, Fault> {
-    let out = arguments.out.join(experiment.name);
-    std::fs::create_dir_all(&out)
-        .map_err(|e| format!("{}: the folder cannot be made: {e}", out.display()))?;
-    let seeds = arguments.seeds.clone().unwrap_or_else(|| (experiment.seeds)(arguments.quick));
-    let jobs = arguments
-        .jobs
-        .map_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get), usize::from);
-    let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
-    let style = "{prefix:16} {bar:32} {pos}/{len} runs  {elapsed} elapsed  {eta} left";
-    bar.set_style(ProgressStyle::with_template(style).expect("the template is constant"));
-    bar.set_prefix(experiment.name);
-    let progress = |done: usize, all: usize| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    };
-    let settings = Settings { seeds: seeds.clone(), quick: arguments.quick, jobs, stop, progress: &progress };
-    let started = Instant::now();
-    let findings = (experiment.run)(&settings);
-    let seconds = started.elapsed().as_secs_f64();
-    bar.finish_and_clear();
-    // The intervals are those of the quick form on its own seeds.
-    let verdicts = match arguments.quick && arguments.seeds.is_none() && !stop.load(Ordering::Relaxed) {
-        true => experiment.verdicts(&findings),
-        false => vec![],
-    };
-    let quick = if arguments.quick { " --quick" } else { "" };
-    let about = About {
-        command: format!("relevo lab run {} --seeds {}..{}{quick}", experiment.name, seeds.start, seeds.end),
-        version: env!("CARGO_PKG_VERSION"),
-        commit: commit(),
-        seconds,
-        partial: stop.load(Ordering::Relaxed),
-    };
-    write_results(&out, experiment, &findings, &verdicts, &about)?;
-    for t in &findings.tables {
-        print(&format!("{}\n{}\n", t.caption, table(&t.rows)))?;
-    }
-    for verdict in verdicts.iter().filter(|v| !v.holds) {
-        let value = verdict.value.map_or("absent".to_owned(), |v| v.to_string());
-        say!("{}: {} is {value}, expected in {:?}", experiment.name, verdict.name, verdict.interval);
-    }
-    say!("{} took {seconds:.1} s; report in {}", experiment.name, out.join("report.md").display());
-    Ok(verdicts.iter().all(|v| v.holds))
+/// Where an experiment is run, and what was found there.
+struct Bench<'a> {
+    experiment: &'a Experiment,
+    folder: PathBuf,
+    origin: Origin,
 }
 
-/// How the results were made.
-struct About {
-    command: String,
-    version: &'static str,
-    commit: String,
-    seconds: f64,
-    partial: bool,
+impl<'a> Bench<'a> {
+    /// Everything that can be refused is refused here, before anything is run.
+    fn new(experiment: &'a Experiment, arguments: &RunArguments) -> Result<Self, Fault> {
+        let folder = arguments.out.join(experiment.name);
+        let unwritable =
+            |e| format!("{}: the folder cannot be written to: {e}; try another --out", folder.display());
+        std::fs::create_dir_all(&folder).map_err(unwritable)?;
+        let probe = folder.join(".probe");
+        std::fs::write(&probe, "").and_then(|()| std::fs::remove_file(&probe)).map_err(unwritable)?;
+        let seeds = arguments.seeds.clone().unwrap_or_else(|| (experiment.seeds)(arguments.quick));
+        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let quick = if arguments.quick { " --quick" } else { "" };
+        let origin = Origin {
+            command: format!(
+                "relevo lab run {} --seeds {}..{}{quick}",
+                experiment.name, seeds.start, seeds.end
+            ),
+            seeds: [seeds.start, seeds.end],
+            quick: arguments.quick,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: commit(),
+            jobs: arguments.jobs.map_or_else(processors, usize::from),
+            seconds: 0.0,
+            partial: false,
+        };
+        Ok(Bench { experiment, folder, origin })
+    }
+
+    /// Whole results of the same command, version and commit.
+    fn earlier(&self) -> Option<Results> {
+        let text = std::fs::read_to_string(self.folder.join(RESULTS)).ok()?;
+        let same = |r: &Results| {
+            let Origin { command, version, commit, .. } = &self.origin;
+            (&r.origin.command, &r.origin.version, &r.origin.commit) == (command, version, commit)
+                && !commit.ends_with("-dirty")
+        };
+        Results::from_json(&text).ok().filter(same)
+    }
+
+    fn run(mut self, defaults: bool, stop: &AtomicBool) -> Result<bool, Fault> {
+        let experiment = self.experiment;
+        let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr());
+        let style = "{prefix:16} {bar:32} {pos}/{len} runs  {elapsed} elapsed  {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).expect("the template is constant"));
+        bar.set_prefix(experiment.name);
+        bar.enable_steady_tick(Duration::from_millis(500));
+        let finished = AtomicUsize::new(0);
+        let progress = |done: usize, all: usize| {
+            finished.fetch_max(done, Ordering::Relaxed);
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        };
+        let Origin { seeds: [first, beyond], quick, jobs, .. } = self.origin;
+        let settings = Settings { seeds: first..beyond, quick, jobs, stop, progress: &progress };
+        let started = Instant::now();
+        let findings = (experiment.run)(&settings);
+        self.origin.seconds = started.elapsed().as_secs_f64();
+        self.origin.partial = stop.load(Ordering::Relaxed);
+        bar.finish_and_clear();
+        if self.origin.partial {
+            if finished.into_inner() == 0 {
+                return Ok(true);
+            }
+            // What was whole before stays.
+            self.folder = self.folder.join(PARTIAL);
+        }
+        // The intervals are those of the quick form on its own seeds.
+        let verdicts = match quick && defaults && !self.origin.partial {
+            true => experiment.verdicts(&findings),
+            false => vec![],
+        };
+        let results = Results::new(experiment, findings, verdicts, self.origin);
+        write_results(&self.folder, &results)?;
+        for t in &results.findings.tables {
+            print(&format!("{}\n{}\n", t.caption, table(&t.rows)))?;
+        }
+        for verdict in results.verdicts.iter().filter(|v| !v.holds) {
+            let value = verdict.value.map_or("absent".to_owned(), |v| v.to_string());
+            say!("{}: {} is {value}, expected in {:?}", experiment.name, verdict.name, verdict.interval);
+        }
+        let (seconds, report) = (results.origin.seconds, self.folder.join("report.md"));
+        say!("{} took {seconds:.1} s; report in {}", experiment.name, report.display());
+        Ok(results.holds())
+    }
 }
 
 /// The commit of the checkout one stands in, if it is one.
@@ -179,45 +256,79 @@ fn commit() -> String {
     }
 }
 
-fn write_results(
-    out: &Path,
-    experiment: &Experiment,
-    findings: &Findings,
-    verdicts: &[Verdict],
-    about: &About,
-) -> Result<(), Fault> {
-    let results = serde_json::json!({
-        "schema": "relevo.lab-results/v1",
-        "experiment": experiment.name,
-        "command": about.command,
-        "version": about.version,
-        "commit": about.commit,
-        "seconds": about.seconds,
-        "partial": about.partial,
-        "figures": findings.figures,
-        "verdicts": verdicts,
-        "findings": findings,
-    });
-    write_file(&out.join("results.json"), &(serde_json::to_string_pretty(&results)? + "\n"))?;
-    let mut report = format!("# {}: {}\n\n{}\n", experiment.name, experiment.summary, findings.claim.trim());
-    for plot in &findings.plots {
-        let file = format!("{}.svg", plot.name);
-        write_file(&out.join(&file), &plot::svg(plot)?)?;
-        report += &format!("\n![{}]({file})\n", plot.title);
+const RESULTS: &str = "results.json";
+/// Folder of what a stopped run finished.
+const PARTIAL: &str = "partial";
+
+fn write_results(folder: &Path, results: &Results) -> Result<(), Fault> {
+    std::fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    for plot in &results.findings.plots {
+        let svg = plot::svg(plot)?;
+        write_file(&folder.join(format!("{}.svg", plot.name)), &svg)?;
+        write_file(&folder.join(format!("{}.png", plot.name)), plot::png(&svg)?)?;
     }
-    for t in &findings.tables {
-        report += &format!("\n## {}\n\n", t.caption);
-        for (i, row) in t.rows.iter().enumerate() {
-            report += &format!("| {} |\n", row.join(" | "));
-            if i == 0 {
-                report += &format!("|{}\n", "---|".repeat(row.len()));
+    write_file(&folder.join("report.md"), results.markdown())?;
+    write_file(&folder.join(RESULTS), results.to_json())?;
+    if !results.origin.partial {
+        // The part that an earlier run finished is in these results too.
+        let _ = std::fs::remove_dir_all(folder.join(PARTIAL));
+    }
+    Ok(())
+}
+
+fn report(arguments: &ReportArguments) -> Result<ExitCode, Fault> {
+    let dir = &arguments.dir;
+    let unreadable = |e| format!("{}: the folder cannot be read: {e}", dir.display());
+    let mut folders = vec![dir.clone()];
+    for entry in std::fs::read_dir(dir).map_err(unreadable)? {
+        folders.push(entry.map_err(unreadable)?.path());
+    }
+    folders.sort();
+    let (mut gathered, mut damaged) = (vec![], 0);
+    for folder in folders {
+        let files = [folder.join(RESULTS), folder.join(PARTIAL).join(RESULTS)];
+        let Some(file) = files.into_iter().find(|f| f.is_file()) else { continue };
+        let text = std::fs::read_to_string(&file).map_err(|e| e.to_string());
+        match text.and_then(|t| Results::from_json(&t)) {
+            Ok(results) => gathered.push(results),
+            Err(e) => {
+                say!("{}: left out, for it is damaged: {e}; run the experiment again", file.display());
+                damaged += 1;
             }
         }
     }
-    let partial = if about.partial { " It was stopped early: the results are partial." } else { "" };
-    report += &format!(
-        "\n## How it was made\n\n`{}`, relevo {}, commit {}, {:.1} s.{partial}\n\n{}\n",
-        about.command, about.version, about.commit, about.seconds, findings.notes
-    );
-    write_file(&out.join("report.md"), &report)
+    if gathered.is_empty() {
+        return Err(format!(
+            "{}: there are no results in it; `relevo lab run all --quick --out {0}` makes some",
+            dir.display()
+        )
+        .into());
+    }
+    let out = arguments.out.clone().unwrap_or_else(|| dir.join("report.html"));
+    write_file(&out, page(&gathered)?)?;
+    say!("{} experiments in {}", gathered.len(), out.display());
+    Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn play(arguments: &PlayArguments) -> Result<ExitCode, Fault> {
+    let names = || playthrough::ENVIRONMENTS.iter().map(|e| e.name);
+    let Some(name) = &arguments.environment else {
+        let mut rows = vec![vec!["environment".to_owned(), "what it is".to_owned()]];
+        rows.extend(playthrough::ENVIRONMENTS.iter().map(|e| vec![e.name.to_owned(), e.summary.to_owned()]));
+        print(&table(&rows))?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    // `maths` means `maths@1`.
+    let found = playthrough::ENVIRONMENTS.iter().find(|e| {
+        e.name == name || e.name.split_once('@').is_some_and(|(unversioned, _)| unversioned == name)
+    });
+    let Some(found) = found else {
+        let hint = match nearest(name, names()) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => format!("known are {}", names().collect::<Vec<_>>().join(", ")),
+        };
+        return Err(format!("there is no environment {name:?}; {hint}").into());
+    };
+    print(&playthrough::play((found.make)(arguments.seed).as_mut(), arguments.seed))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -84,7 +84,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     })?;
     live.finish();
     let policy = session.policy();
-    write_file(&out.join(POLICY_FILE), &policy.to_text())?;
+    write_file(&out.join(POLICY_FILE), policy.to_text())?;
     if flow.is_break() {
         let again = arguments.team.display();
         say!(
@@ -131,13 +131,13 @@ fn report(
     bar.finish_and_clear();
     let Some(arms) = arms else { return Ok(ControlFlow::Break(())) };
     let report = Report::new(stage.team(), session.config().seed, session.episodes_done(), &arms);
-    write_file(&out.join("report.json"), &report.to_json())?;
+    write_file(&out.join("report.json"), report.to_json())?;
     let text = report.to_text();
     write_file(&out.join("report.txt"), &text)?;
     let diagram = report::diagram(stage.team(), &report, &arms[0]);
-    write_file(&out.join("handoffs.svg"), &picture::diagram::svg(&diagram))?;
+    write_file(&out.join("handoffs.svg"), picture::diagram::svg(&diagram))?;
     let map = report::decision_map(stage.team(), &arms[0]);
-    write_file(&out.join("decisions.svg"), &picture::map::svg(&map))?;
+    write_file(&out.join("decisions.svg"), picture::map::svg(&map))?;
     let curve = report::curve(stage.team(), session.returns(), &report);
     write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;
     print(&format!("\n{text}\n"))?;

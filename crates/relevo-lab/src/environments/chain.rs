@@ -130,6 +130,10 @@ impl Environment for Chain {
         Chain::observation(self.state)
     }
 
+    fn describe(&self) -> String {
+        format!("situation {}", self.state)
+    }
+
     fn step(&mut self, action: ActionId) -> Transition {
         let (agent, a) = (self.agent, action.index());
         let steps = 1 + self.rng.below(TAU_MAX);

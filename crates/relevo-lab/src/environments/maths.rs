@@ -264,6 +264,23 @@ impl Environment for Maths {
         Observation::of(Signature(bits << 2 | self.sender as u64), legal)
     }
 
+    fn describe(&self) -> String {
+        let c = &self.conversation;
+        let answer = match (c.given, c.right) {
+            (false, _) => "no answer yet",
+            (true, true) => "the answer is right",
+            (true, false) => "the answer is wrong",
+        };
+        let judged = match (c.checked, c.judged_right) {
+            (false, _) => "",
+            (true, true) => ", judged right",
+            (true, false) => ", judged wrong",
+        };
+        let notes = [(c.reasoned, ", with a rationale"), (c.revised, ", revised")];
+        let notes: String = notes.iter().filter(|(is, _)| *is).map(|(_, note)| *note).collect();
+        format!("{answer}{judged}{notes}")
+    }
+
     fn step(&mut self, action: ActionId) -> Transition {
         let reward = |r: f64| Return::new(r).expect("costs and rewards are constants");
         match COLUMNS[self.active][action.index()] {

@@ -279,6 +279,11 @@ impl Environment for Routing {
         self.network.observation(agent.0 as usize, self.destination, self.detained)
     }
 
+    fn describe(&self) -> String {
+        let detained = if self.detained { ", detained" } else { "" };
+        format!("packet for node {} at node {}{detained}", self.destination, self.at)
+    }
+
     fn step(&mut self, action: ActionId) -> Transition {
         self.steps += 1;
         if self.detained {

@@ -245,6 +245,10 @@ impl Environment for Synthetic {
         self.observation(self.observed(agent.0 as usize, self.state))
     }
 
+    fn describe(&self) -> String {
+        format!("state {}", self.state)
+    }
+
     fn step(&mut self, action: ActionId) -> Transition {
         let Design { gamma, handoff, noise, ending, .. } = self.design;
         let pair = &self.pairs[self.agent * self.design.choices() + action.index()];

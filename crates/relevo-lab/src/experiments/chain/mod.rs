@@ -197,8 +197,7 @@ fn run(settings: &Settings<'_>) -> Findings {
             x_label: "episode".to_owned(),
             y_label: "value (0 random, 1 optimal): median and quartiles".to_owned(),
             series,
-            levels: vec![("90%".to_owned(), 0.9)],
-        }],
+            levels: vec![("90%".to_owned(), 0.9)], ..Plot::default() }],
         figures,
         notes: "The environment and the schedules are ours: see the module of the environment, and `docs/paper.md` D7 and \
                 D8 for relay credit and the local model. The value is exact: policy evaluation by backward induction."

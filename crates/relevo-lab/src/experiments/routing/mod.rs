@@ -370,6 +370,7 @@ fn plot(shape: Shape, runs: &[Run]) -> Option<Plot> {
         y_label: "share of pairs: median and quartiles".to_owned(),
         series: series.collect::<Option<_>>()?,
         levels: vec![("100%".to_owned(), 1.0)],
+        ..Plot::default()
     })
 }
 

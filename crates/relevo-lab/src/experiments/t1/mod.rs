@@ -157,8 +157,7 @@ fn run(settings: &Settings<'_>) -> Findings {
             x_label: "GAP_kv, median over seeds".to_owned(),
             y_label: "loss of the greedy policy: median and quartiles".to_owned(),
             series,
-            levels: vec![],
-        }],
+            levels: vec![], ..Plot::default() }],
         figures,
         notes: "Nothing is sampled: fixed points, stationary law and policy values are solved exactly, for uniform \
                 behaviour. The design (tail merging, 24 frequencies, the values of rho, means under mu instead of suprema) was \
