@@ -78,6 +78,25 @@ pub trait Environment {
     }
 }
 
+/// Play on from `agent`, who is active, to the end, choosing by `policy`; returns the discounted return.
+pub fn follow(
+    env: &mut dyn Environment,
+    mut agent: AgentId,
+    mut policy: impl FnMut(AgentId, &Observation) -> ActionId,
+) -> f64 {
+    let gamma = env.spec().discount;
+    let (mut episode_return, mut discount) = (0.0, 1.0);
+    loop {
+        let transition = env.step(policy(agent, &env.observe(agent)));
+        episode_return += discount * transition.reward.get();
+        discount *= gamma.over(transition.tau);
+        match transition.next {
+            Next::Active(next) => agent = next,
+            Next::Terminal => return episode_return,
+        }
+    }
+}
+
 /// Check the contract on the episodes `seeds`, choosing by a fixed rule that visits every choice: the same seed and
 /// choices give the same episode, only admissible choices exist, rewards and returns keep their bounds, episodes end
 /// within `steps_max`. Panics with what is wrong.

@@ -2,6 +2,7 @@
 //!
 //! Everything here is simulated, and says so.
 
+pub mod baselines;
 pub mod drive;
 pub mod environment;
 pub mod environments;
