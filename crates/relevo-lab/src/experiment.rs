@@ -171,8 +171,12 @@ impl Experiment {
 }
 
 /// All experiments.
-pub const ALL: [Experiment; 3] =
-    [experiments::chain::EXPERIMENT, experiments::routing::EXPERIMENT, experiments::t1::EXPERIMENT];
+pub const ALL: [Experiment; 4] = [
+    experiments::chain::EXPERIMENT,
+    experiments::compare::EXPERIMENT,
+    experiments::routing::EXPERIMENT,
+    experiments::t1::EXPERIMENT,
+];
 
 /// The median of numbers; NaN of none.
 pub fn median(numbers: impl IntoIterator<Item = f64>) -> f64 {

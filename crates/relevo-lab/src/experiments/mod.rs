@@ -1,5 +1,6 @@
 //! One folder per experiment.
 
 pub mod chain;
+pub mod compare;
 pub mod routing;
 pub mod t1;
