@@ -14,7 +14,10 @@ use relevo_core::{
     units::{Return, Usage},
 };
 
-use crate::environment::{Environment, Next, Transition};
+use crate::{
+    environment::{Environment, Next, Transition},
+    mail::Mail,
+};
 
 /// The participants of an environment's agents, each with its own random stream.
 pub struct Crew {
@@ -22,6 +25,8 @@ pub struct Crew {
     rngs: Vec<Rng>,
     todo: VecDeque<(AgentId, Effect)>,
     effects: Vec<Effect>,
+    /// Where values do not simply arrive.
+    mail: Option<Mail>,
 }
 
 /// How an episode went.
@@ -62,7 +67,12 @@ impl Crew {
             participants.push(Participant::new(spec, &mut Rng::stream(seed, &format!("initial/{i}")))?);
             rngs.push(Rng::stream(seed, &format!("policy/{i}")));
         }
-        Ok(Crew { participants, rngs, todo: VecDeque::new(), effects: vec![] })
+        Ok(Crew { participants, rngs, todo: VecDeque::new(), effects: vec![], mail: None })
+    }
+
+    /// Let values travel by `mail`, instead of arriving at once.
+    pub fn with_mail(self, mail: Mail) -> Self {
+        Crew { mail: Some(mail), ..self }
     }
 
     /// The participants, by agent.
@@ -108,7 +118,7 @@ impl Crew {
     }
 
     /// Play and learn from `handoffs` more handoffs of a task that continues, `clock` of which have been made; every
-    /// value has come back at the end. Where the environment restarts, the value of the last handoff has come back too,
+    /// value has come back at the end, if the mail is ideal. Where the environment restarts, the value of the last handoff has come back too,
     /// its receiver does not act, and the clock of the schedules goes on.
     pub fn go_on(&mut self, env: &mut dyn Environment, clock: u64, handoffs: u64) {
         let mut made = 0;
@@ -141,6 +151,8 @@ impl Crew {
         match effect {
             Effect::Perform { handoff, committed, .. } => {
                 let action = committed.expect("agents of the lab decide before their operation");
+                self.mail.iter_mut().for_each(Mail::tick);
+                self.fetch();
                 let transition = env.step(action);
                 let Transition { reward, tau, next } = transition;
                 let next = match next {
@@ -153,7 +165,13 @@ impl Crew {
             }
             Effect::Send(handoff) => self.deliver(env, handoff),
             Effect::Value { to: AgentId::ORIGIN, .. } => {}
-            Effect::Value { to, message } => self.tell(to, Event::Valued(message)),
+            Effect::Value { to, message } => match &mut self.mail {
+                None => self.tell(to, Event::Valued(message)),
+                Some(mail) => {
+                    mail.post(to, message);
+                    self.fetch();
+                }
+            },
             Effect::Ask { to, handle } => self.tell(to, Event::Asked { from: agent, handle }),
             Effect::Answer { to, handle, value } => {
                 self.tell(to, Event::Answered { from: agent, handle, value });
@@ -161,6 +179,13 @@ impl Crew {
             Effect::Record(_) | Effect::Finish { .. } => {}
         }
         None
+    }
+
+    /// Tell participants the values that the mail has brought by now.
+    fn fetch(&mut self) {
+        while let Some((to, message)) = self.mail.as_mut().and_then(Mail::arrived) {
+            self.tell(to, Event::Valued(message));
+        }
     }
 
     /// Let every participant ask its receivers for their current values, the last agent first (extension: local model).

@@ -171,9 +171,10 @@ impl Experiment {
 }
 
 /// All experiments.
-pub const ALL: [Experiment; 4] = [
+pub const ALL: [Experiment; 5] = [
     experiments::chain::EXPERIMENT,
     experiments::compare::EXPERIMENT,
+    experiments::faults::EXPERIMENT,
     experiments::routing::EXPERIMENT,
     experiments::t1::EXPERIMENT,
 ];

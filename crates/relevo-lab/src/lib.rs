@@ -10,6 +10,7 @@ pub mod experiment;
 pub mod experiments;
 pub mod linalg;
 pub mod playthrough;
+pub mod mail;
 pub mod plot;
 pub mod results;
 pub mod sample;

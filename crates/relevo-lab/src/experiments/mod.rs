@@ -2,5 +2,6 @@
 
 pub mod chain;
 pub mod compare;
+pub mod faults;
 pub mod routing;
 pub mod t1;
