@@ -171,10 +171,11 @@ impl Experiment {
 }
 
 /// All experiments.
-pub const ALL: [Experiment; 5] = [
+pub const ALL: [Experiment; 6] = [
     experiments::chain::EXPERIMENT,
     experiments::compare::EXPERIMENT,
     experiments::faults::EXPERIMENT,
+    experiments::maths::EXPERIMENT,
     experiments::routing::EXPERIMENT,
     experiments::t1::EXPERIMENT,
 ];

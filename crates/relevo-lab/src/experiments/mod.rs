@@ -3,5 +3,6 @@
 pub mod chain;
 pub mod compare;
 pub mod faults;
+pub mod maths;
 pub mod routing;
 pub mod t1;
