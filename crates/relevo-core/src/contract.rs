@@ -139,7 +139,8 @@ fn bits(values: &[f64]) -> Vec<u64> {
 ///    they are the same bit for bit; and the values of choices that are not admissible do not enter.
 /// 2. It chooses an admissible choice of positive probability, tells its probabilities as in 1 and truly whether the
 ///    choice has the largest value.
-/// 3. `position` is where the random stream stood; taken back there, it chooses the same again.
+/// 3. `position` is where the random stream stood; taken back there, it chooses the same again, whether it tells its
+///    probabilities or not.
 ///
 /// # Panics
 /// If a law is broken, saying which and where.
@@ -198,6 +199,12 @@ pub fn obeys_policy_laws(policy: &impl Policy, situations: &[Scores<'_>], seed: 
             assert!(
                 again == decision && back.position() == rng.position(),
                 "the same position gives the same decision: situation {i} gave {decision:?}, then {again:?}"
+            );
+            back.seek(decision.position);
+            let chosen = policy.choose(scores, &mut back);
+            assert!(
+                chosen == decision.action && back.position() == rng.position(),
+                "a choice is the decision without its probabilities: situation {i} gave {decision:?}, then {chosen:?}"
             );
         }
     }

@@ -33,6 +33,8 @@ impl ActionId {
 pub struct OperationId(#[n(0)] pub u32);
 
 /// One task on its way through the team, from its first handoff to its end.
+// At the alignment of a u128, every id of a handoff would be a quarter padding.
+#[repr(C, packed(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EpisodeId(pub u128);
 
@@ -64,9 +66,10 @@ impl HandoffId {
 
 impl fmt::Display for HandoffId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EpisodeId(episode) = self.episode;
         match self.from {
-            AgentId::ORIGIN => write!(f, "{:x}/{}/origin", self.episode.0, self.seq),
-            AgentId(from) => write!(f, "{:x}/{}/{from}", self.episode.0, self.seq),
+            AgentId::ORIGIN => write!(f, "{episode:x}/{}/origin", self.seq),
+            AgentId(from) => write!(f, "{episode:x}/{}/{from}", self.seq),
         }
     }
 }

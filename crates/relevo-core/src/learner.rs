@@ -7,7 +7,7 @@ use crate::{
     graph::{Node, PolicyGraph},
     ids::{ActionId, EpisodeId},
     observation::{Observation, Signature},
-    policy::{Decision, Numbers, Policy, PolicySpec, Scores, most_valued},
+    policy::{Decision, Numbers, Policy, PolicySpec, Scores, is_greedy, most_valued},
     q::{FeatureError, Linear, LinearSpec, Mlp, MlpSpec, QFunction, ShapeError},
     record::Table,
     rng::Rng,
@@ -371,6 +371,11 @@ pub(crate) struct View<'a> {
 }
 
 impl View<'_> {
+    /// The situation.
+    pub(crate) fn signature(&self) -> Signature {
+        self.o.signature
+    }
+
     fn decision_values(&self) -> &[f64] {
         self.averages.unwrap_or(&self.values)
     }
@@ -407,6 +412,19 @@ impl View<'_> {
 
     /// Choose among the admissible choices.
     pub(crate) fn decide(&self, episode: EpisodeId, clock: u64, rng: &mut Rng) -> Decision {
+        self.scored(episode, clock, |scores| self.spec.policy.decide(scores, rng))
+    }
+
+    /// The same choice without its probabilities; and whether no other is worth more.
+    pub(crate) fn choose(&self, episode: EpisodeId, clock: u64, rng: &mut Rng) -> (ActionId, bool) {
+        self.scored(episode, clock, |scores| {
+            let action = self.spec.policy.choose(scores, rng);
+            (action, is_greedy(scores, action))
+        })
+    }
+
+    /// What the policy is to look at.
+    fn scored<T>(&self, episode: EpisodeId, clock: u64, look: impl FnOnce(Scores<'_>) -> T) -> T {
         let spreads = self.node.and_then(|node| node.spreads).unwrap_or(&[]);
         let mut optimistic;
         let mut values = self.decision_values();
@@ -416,7 +434,7 @@ impl View<'_> {
             optimistic.iter_mut().zip(spreads).for_each(|(v, s)| *v += 2.0 * c * s);
             values = &optimistic;
         }
-        let scores = Scores {
+        look(Scores {
             legal: &self.o.legal,
             values,
             edges: self.node.map_or(&[], |node| node.edges),
@@ -424,8 +442,7 @@ impl View<'_> {
             signature: self.o.signature,
             episode,
             clock,
-        };
-        self.spec.policy.decide(scores, rng)
+        })
     }
 }
 

@@ -70,23 +70,32 @@ pub trait Policy {
     fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
         let position = rng.position();
         let probabilities = self.probabilities(scores);
-        let mut rest = rng.unit();
-        // A sum of probabilities may end just below the draw: then the last possible choice is meant.
-        let mut chosen = None;
-        for (place, p) in probabilities.iter().enumerate() {
-            if *p > 0.0 {
-                chosen = Some(place);
-                if rest < *p {
-                    break;
-                }
-            }
-            rest -= p;
-        }
-        let action = chosen
-            .and_then(|place| scores.legal.nth(place))
-            .expect("a decision is asked for with at least one admissible choice");
+        let action = draw(scores.legal, probabilities.iter().copied(), rng);
         Decision { action, greedy: is_greedy(scores, action), probabilities, position }
     }
+
+    /// The choice of [`Policy::decide`], from the same draw, where nobody asks for the probabilities.
+    fn choose(&self, scores: Scores<'_>, rng: &mut Rng) -> ActionId {
+        draw(scores.legal, self.probabilities(scores).iter().copied(), rng)
+    }
+}
+
+/// One draw from the probabilities of the admissible choices.
+fn draw(legal: &ActionSet, probabilities: impl Iterator<Item = f64>, rng: &mut Rng) -> ActionId {
+    let mut rest = rng.unit();
+    // A sum of probabilities may end just below the draw: then the last possible choice is meant.
+    let mut chosen = None;
+    for (place, p) in probabilities.enumerate() {
+        if p > 0.0 {
+            chosen = Some(place);
+            if rest < p {
+                break;
+            }
+        }
+        rest -= p;
+    }
+    let chosen = chosen.and_then(|place| legal.nth(place));
+    chosen.expect("a decision is asked for with at least one admissible choice")
 }
 
 /// How equal values are told apart.
@@ -126,6 +135,14 @@ impl Policy for PolicySpec {
             PolicySpec::Posterior(policy) => policy.decide(scores, rng),
         }
     }
+
+    fn choose(&self, scores: Scores<'_>, rng: &mut Rng) -> ActionId {
+        match self {
+            PolicySpec::EpsilonGreedy(policy) => policy.choose(scores, rng),
+            PolicySpec::Ucb(policy) => policy.choose(scores, rng),
+            PolicySpec::Posterior(policy) => policy.choose(scores, rng),
+        }
+    }
 }
 
 /// With probability epsilon a uniform choice, else the best.
@@ -140,10 +157,20 @@ pub struct EpsilonGreedy {
 impl Policy for EpsilonGreedy {
     fn probabilities(&self, scores: Scores<'_>) -> Numbers {
         let best = match self.ties {
-            Ties::First => only(scores, most_valued(scores.legal, scores.values)),
+            Ties::First => only(scores, first_best(scores)),
             Ties::Random => best(scores, self.ties, |a| scores.values[a.index()]),
         };
         mix(best, self.epsilon.at(scores.clock))
+    }
+
+    fn choose(&self, scores: Scores<'_>, rng: &mut Rng) -> ActionId {
+        let probability = match self.ties {
+            Ties::First => mixture(self.epsilon.at(scores.clock), scores.legal.len()),
+            Ties::Random => return draw(scores.legal, self.probabilities(scores).iter().copied(), rng),
+        };
+        let best = first_best(scores);
+        let places = 0..scores.legal.len();
+        draw(scores.legal, places.map(|place| probability(f64::from(u8::from(place == best)))), rng)
     }
 }
 
@@ -239,21 +266,25 @@ impl Policy for Posterior {
 
     fn decide(&self, scores: Scores<'_>, rng: &mut Rng) -> Decision {
         let position = rng.position();
+        let action = self.choose(scores, rng);
+        let probabilities = self.probabilities(scores);
+        Decision { action, greedy: is_greedy(scores, action), probabilities, position }
+    }
+
+    fn choose(&self, scores: Scores<'_>, rng: &mut Rng) -> ActionId {
         let EpisodeId(episode) = scores.episode;
         let mut held = rng.fork([episode as u64, (episode >> 64) as u64, scores.signature.0]);
         // One deviate a column, legal or not: the sample does not depend on what else is admissible.
         let sample: Vec<f64> = (0..scores.values.len() as u32)
             .map(|a| scores.values[a as usize] + self.deviation(scores, ActionId(a)) * held.normal())
             .collect();
-        let action = if rng.unit() < self.floor {
+        if rng.unit() < self.floor {
             let nth = rng.below(scores.legal.len() as u32) as usize;
             scores.legal.iter().nth(nth)
         } else {
             argmax(scores.legal, |a| sample[a.index()])
         }
-        .expect("a decision is asked for with at least one admissible choice");
-        let probabilities = self.probabilities(scores);
-        Decision { action, greedy: is_greedy(scores, action), probabilities, position }
+        .expect("a decision is asked for with at least one admissible choice")
     }
 }
 
@@ -284,7 +315,14 @@ pub(crate) fn most_valued(legal: &ActionSet, values: &[f64]) -> Option<ActionId>
     Some(ActionId(best as u32))
 }
 
-fn is_greedy(scores: Scores<'_>, action: ActionId) -> bool {
+/// The place of [`most_valued`] among the admissible choices.
+fn first_best(scores: Scores<'_>) -> usize {
+    let best = most_valued(scores.legal, scores.values).expect("at least one admissible choice");
+    scores.legal.place(best)
+}
+
+/// Whether no admissible choice is worth more.
+pub(crate) fn is_greedy(scores: Scores<'_>, action: ActionId) -> bool {
     let value = scores.values[action.index()];
     match scores.legal.is_prefix() {
         true => scores.values[..scores.legal.len()].iter().all(|v| *v <= value),
@@ -292,11 +330,10 @@ fn is_greedy(scores: Scores<'_>, action: ActionId) -> bool {
     }
 }
 
-/// The distribution on one choice.
-fn only(scores: Scores<'_>, choice: Option<ActionId>) -> Numbers {
-    let choice = choice.expect("at least one admissible choice");
+/// The distribution on the choice at `place`.
+fn only(scores: Scores<'_>, place: usize) -> Numbers {
     let mut p = Numbers::from_elem(0.0, scores.legal.len());
-    p[scores.legal.place(choice)] = 1.0;
+    p[place] = 1.0;
     p
 }
 
@@ -304,7 +341,7 @@ fn only(scores: Scores<'_>, choice: Option<ActionId>) -> Numbers {
 fn best(scores: Scores<'_>, ties: Ties, score: impl Fn(ActionId) -> f64) -> Numbers {
     let top = argmax(scores.legal, &score).expect("at least one admissible choice");
     if ties == Ties::First {
-        return only(scores, Some(top));
+        return only(scores, scores.legal.place(top));
     }
     let best = score(top);
     let mut p: Numbers = scores.legal.iter().map(|a| f64::from(u8::from(score(a) == best))).collect();
@@ -313,10 +350,15 @@ fn best(scores: Scores<'_>, ties: Ties, score: impl Fn(ActionId) -> f64) -> Numb
     p
 }
 
-/// `(1 - share) p + share / k`: a mixture with the uniform distribution.
+/// `(1 - share) p + share / k`: a mixture with the uniform distribution on `k` choices.
+fn mixture(share: f64, k: usize) -> impl Fn(f64) -> f64 {
+    let uniform = share / k as f64;
+    move |p| (1.0 - share) * p + uniform
+}
+
 fn mix(mut p: Numbers, share: f64) -> Numbers {
-    let uniform = share / p.len() as f64;
-    p.iter_mut().for_each(|x| *x = (1.0 - share) * *x + uniform);
+    let mixed = mixture(share, p.len());
+    p.iter_mut().for_each(|x| *x = mixed(*x));
     p
 }
 

@@ -11,6 +11,7 @@
 mod extensions;
 mod known;
 mod messages;
+mod slab;
 
 pub use messages::{
     Choice, Counters, Effect, Effects, Event, Handoff, Journal, Limits, Next, ParticipantSpec, ProtocolError,
@@ -19,19 +20,19 @@ pub use messages::{
 
 use alloc::{collections::VecDeque, vec::Vec};
 use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 
 use crate::{
     ids::{ActionId, HandoffId, OperationId},
-    learner::{Credit, DecisionPoint, Learner, Regime, SpecError, Step},
-    observation::{Observation, Signature},
+    learner::{Credit, DecisionPoint, Learner, Regime, SpecError, Step, View},
+    observation::Observation,
     policy::Decision,
     record::{Record, Table},
     rng::Rng,
     units::{Return, Tau, Usage, Value},
 };
 use extensions::Extended;
-use known::Known;
+use known::{Known, Met, Place};
+use slab::{Slab, Slot};
 
 /// What an operation came to.
 #[derive(Clone, Copy, Debug)]
@@ -81,19 +82,17 @@ struct Pending {
     made: u64,
 }
 
-type HandoffMap<T> = HashMap<HandoffId, T, FixedState>;
-
 /// One agent's side of the protocol: its learner, and the handoffs in flight.
 #[derive(Clone, Debug)]
 pub struct Participant {
     spec: ParticipantSpec,
     learner: Learner,
-    active: HandoffMap<Activation>,
-    pending: HandoffMap<Pending>,
-    /// Handoffs made, numbered, oldest first; those no longer pending are taken out now and then.
-    made: VecDeque<(u64, HandoffId)>,
-    next_made: u64,
     known: Known,
+    active: Slab<Activation>,
+    pending: Slab<Pending>,
+    /// Handoffs made, numbered, oldest first; those no longer pending are taken out now and then.
+    made: VecDeque<(u64, Slot)>,
+    next_made: u64,
     extended: Extended,
     counters: Counters,
 }
@@ -109,11 +108,11 @@ impl Participant {
         Ok(Participant {
             learner: Learner::new(spec.learner.clone(), rng)?,
             spec,
-            active: HashMap::with_hasher(hash.clone()),
-            pending: HashMap::with_hasher(hash.clone()),
+            known: Known::new(hash),
+            active: Slab::new(),
+            pending: Slab::new(),
             made: VecDeque::new(),
             next_made: 0,
-            known: Known::new(hash),
             extended: Extended::default(),
             counters: Counters::default(),
         })
@@ -141,12 +140,19 @@ impl Participant {
 
     /// Handoffs made and not yet answered, in ascending order.
     pub fn pending(&self) -> impl Iterator<Item = HandoffId> + '_ {
-        ascending(&self.pending)
+        self.ascending(|met| met.pending)
     }
 
     /// Handoffs received and still worked on, in ascending order.
     pub fn active(&self) -> impl Iterator<Item = HandoffId> + '_ {
-        ascending(&self.active)
+        self.ascending(|met| met.active)
+    }
+
+    fn ascending(&self, kept: fn(&Met) -> Option<Slot>) -> impl Iterator<Item = HandoffId> + use<> {
+        let in_flight = self.known.iter().filter(|met| kept(met).is_some());
+        let mut ids: Vec<HandoffId> = in_flight.map(|met| met.handoff).collect();
+        ids.sort_unstable();
+        ids.into_iter()
     }
 
     /// Take in one event; the effects are appended to `effects`. On an error nothing has changed.
@@ -225,7 +231,7 @@ impl Participant {
             return Err(ProtocolError::NotAddressed { handoff: id, to, me: self.spec.id });
         }
         // The same handoff again: give the same answer, if there is one by now, and do nothing twice.
-        if let Some(answer) = self.known.answer(id) {
+        if let Some(answer) = self.known.place(id).and_then(|place| self.known.answer(place)) {
             self.counters.duplicate_handoffs += 1;
             if let Some(message) = answer {
                 effects.push(Effect::Value { to: id.from, message });
@@ -247,31 +253,38 @@ impl Participant {
         }
         self.counters.received += 1;
         self.record(effects, || Record::Received { handoff, observation: observation.clone() });
+        let place = self.known.place_or_insert(id);
         let Some(table) = table else {
             effects.push(Effect::Perform { handoff: id, operation: OperationId(0), committed: None });
-            self.known.receive(id, None);
-            self.active.insert(id, Activation { clock, observation, chosen: None, trail: Vec::new() });
+            self.known.receive(place, None);
+            self.activate(place, Activation { clock, observation, chosen: None, trail: Vec::new() });
             return Ok(());
         };
         // V is the greedy value, computed before acting, never that of the action then explored.
         let view = self.learner.view(table, &observation);
-        let (value, decision) = (view.value(), view.decide(id.episode, clock, rng));
+        let value = view.value();
+        let (chosen, decided) = self.decide(&view, id, table, clock, rng);
         if self.spec.learner.credit == Credit::ValuePassing {
             let message = self.value_message(id, table, &observation, value, rng);
             // It is remembered from the end of the activation on; until then `active` bounds it.
-            self.answer(id, message, effects);
+            self.answer(place, message, effects);
         } else {
-            self.known.receive(id, None);
+            self.known.receive(place, None);
         }
-        let chosen = self.chosen(id, table, observation.signature, decision, effects);
+        effects.extend(decided);
         effects.push(match table {
             Table::Successors => {
                 Effect::Perform { handoff: id, operation: OperationId(0), committed: Some(chosen.action) }
             }
             Table::Operations => Self::operate(id, chosen),
         });
-        self.active.insert(id, Activation { clock, observation, chosen: Some(chosen), trail: Vec::new() });
+        self.activate(place, Activation { clock, observation, chosen: Some(chosen), trail: Vec::new() });
         Ok(())
+    }
+
+    #[inline]
+    fn activate(&mut self, place: Place, activation: Activation) {
+        self.known[place].active = Some(self.active.insert(activation));
     }
 
     /// Start a chosen local operation (adaptable agents).
@@ -288,29 +301,29 @@ impl Participant {
         rng: &mut Rng,
         effects: &mut Effects,
     ) -> Chosen {
-        let decision = self.learner.decide(table, observation, handoff.episode, clock, rng);
-        self.chosen(handoff, table, observation.signature, decision, effects)
+        let view = self.learner.view(table, observation);
+        let (chosen, decided) = self.decide(&view, handoff, table, clock, rng);
+        effects.extend(decided);
+        chosen
     }
 
-    fn chosen(
+    /// A choice; and its record, which is the only one to need the probabilities.
+    fn decide(
         &self,
+        view: &View<'_>,
         handoff: HandoffId,
         table: Table,
-        signature: Signature,
-        decision: Decision,
-        effects: &mut Effects,
-    ) -> Chosen {
-        let Decision { action, greedy, position, .. } = decision;
-        self.record(effects, || Record::Decided {
-            handoff,
-            table,
-            signature,
-            action,
-            greedy,
-            probabilities: decision.probabilities.as_slice().into(),
-            position,
-        });
-        Chosen { action, greedy }
+        clock: u64,
+        rng: &mut Rng,
+    ) -> (Chosen, Option<Effect>) {
+        if self.spec.journal == Journal::Omitted {
+            let (action, greedy) = view.choose(handoff.episode, clock, rng);
+            return (Chosen { action, greedy }, None);
+        }
+        let Decision { action, greedy, probabilities, position } = view.decide(handoff.episode, clock, rng);
+        let (signature, probabilities) = (view.signature(), probabilities.as_slice().into());
+        let record = Record::Decided { handoff, table, signature, action, greedy, probabilities, position };
+        (Chosen { action, greedy }, Some(Effect::Record(record)))
     }
 
     fn performed(
@@ -322,16 +335,16 @@ impl Participant {
         effects: &mut Effects,
     ) -> Result<(), ProtocolError> {
         // Everything is checked before anything changes.
-        if !self.active.contains_key(&id) {
-            return Err(ProtocolError::NotActive { handoff: id });
-        }
+        let place = self.known.place(id).and_then(|place| Some((place, self.known[place].active?)));
+        let (place, slot) = place.ok_or(ProtocolError::NotActive { handoff: id })?;
         self.check_next(id, &next)?;
-        let activation = self.active.remove(&id).expect("it was just looked up");
+        self.known[place].active = None;
+        let activation = self.active.remove(slot);
         let Operation { reward, tau, usage } = done;
         self.record(effects, || Record::Performed { handoff: id, reward, tau, usage, next: next.clone() });
         // Answered before acting, it is remembered from the end of the activation on.
-        if !matches!(next, Next::Operate(_)) && matches!(self.known.answer(id), Some(Some(_))) {
-            self.remember(id);
+        if !matches!(next, Next::Operate(_)) && matches!(self.known.answer(place), Some(Some(_))) {
+            self.remember(place);
         }
         match self.spec.learner.regime {
             Regime::PreConfigured(DecisionPoint::Before) => {
@@ -388,7 +401,11 @@ impl Participant {
         let step = Step { observation, action, reward, tau: done.tau, usage: done.usage };
         let pending = Pending { incoming: id, step, greedy, prefix: (0.0, 1.0), trail: Vec::new(), made: 0 };
         match next {
-            Next::Ended => self.conclude(self.outgoing(id), pending, None, effects),
+            Next::Ended => {
+                let outgoing = self.outgoing(id);
+                let place = self.known.place_or_insert(outgoing);
+                self.conclude(place, pending, None, effects);
+            }
             _ => self.hand_over(self.outgoing(id), clock, pending, effects),
         }
     }
@@ -437,7 +454,8 @@ impl Participant {
                 self.local(id, local, Some((Table::Operations, &o)), &mut trail, effects);
                 let chosen = self.choose(id, Table::Operations, &o, clock, rng, effects);
                 effects.push(Self::operate(id, chosen));
-                self.active.insert(id, Activation { clock, observation: o, chosen: Some(chosen), trail });
+                let place = self.known.place_or_insert(id);
+                self.activate(place, Activation { clock, observation: o, chosen: Some(chosen), trail });
             }
             Next::HandOver(o) => {
                 self.local(id, local, Some((Table::Successors, &o)), &mut trail, effects);
@@ -502,7 +520,7 @@ impl Participant {
 
     fn hand_over(&mut self, outgoing: HandoffId, clock: u64, pending: Pending, effects: &mut Effects) {
         // Two predecessors that give the same number lead to the same id: the older handoff can only be given up.
-        if self.pending.contains_key(&outgoing) {
+        if self.known.place(outgoing).is_some_and(|place| self.known[place].pending.is_some()) {
             self.expired(outgoing, effects);
         }
         if self.pending.len() >= self.spec.limits.pending_max
@@ -514,43 +532,55 @@ impl Participant {
             Choice::HandTo(to) => effects.push(Effect::Send(Handoff { id: outgoing, to, clock })),
             Choice::Finish => effects.push(Effect::Finish { handoff: outgoing }),
         }
-        self.made.push_back((self.next_made, outgoing));
-        self.pending.insert(outgoing, Pending { made: self.next_made, ..pending });
+        let slot = self.pending.insert(Pending { made: self.next_made, ..pending });
+        let place = self.known.place_or_insert(outgoing);
+        self.known[place].pending = Some(slot);
+        self.made.push_back((self.next_made, slot));
         self.next_made += 1;
     }
 
-    fn take_pending(&mut self, handoff: HandoffId) -> Option<Pending> {
-        let taken = self.pending.remove(&handoff)?;
-        if self.made.front() == Some(&(taken.made, handoff)) {
+    #[inline]
+    fn take_pending(&mut self, place: Place, slot: Slot) -> Pending {
+        self.known[place].pending = None;
+        let taken = self.pending.remove(slot);
+        if self.made.front() == Some(&(taken.made, slot)) {
             self.made.pop_front();
         } else if self.made.len() > 2 * self.pending.len() + 16 {
             let pending = &self.pending;
-            self.made.retain(|(made, id)| is_pending(pending, *made, id));
+            self.made.retain(|(made, slot)| still_pending(pending, *made, *slot).is_some());
         }
-        Some(taken)
+        taken
     }
 
     fn oldest_pending(&mut self) -> Option<HandoffId> {
-        while let Some((made, id)) = self.made.front() {
-            if is_pending(&self.pending, *made, id) {
-                return Some(*id);
+        while let Some((made, slot)) = self.made.front() {
+            if let Some(pending) = still_pending(&self.pending, *made, *slot) {
+                return Some(self.outgoing(pending.incoming));
             }
             self.made.pop_front();
         }
         None
     }
 
+    /// Where the handoff of a value or an ending waits for it; one that does not is counted.
+    fn settleable(&mut self, handoff: HandoffId) -> Option<(Place, Slot)> {
+        let place = self.known.place(handoff);
+        let found = place.and_then(|place| Some((place, self.known[place].pending?)));
+        if found.is_none() {
+            match place.is_some_and(|place| self.known[place].closed) {
+                true => self.counters.late_values += 1,
+                false => self.counters.unknown_values += 1,
+            }
+        }
+        found
+    }
+
     fn valued(&mut self, message: ValueMessage, effects: &mut Effects) {
         if message.revision > 0 {
             return self.refreshed(message, effects);
         }
-        let Some(pending) = self.take_pending(message.handoff) else {
-            match self.known.is_closed(message.handoff) {
-                true => self.counters.late_values += 1,
-                false => self.counters.unknown_values += 1,
-            }
-            return;
-        };
+        let Some((place, slot)) = self.settleable(message.handoff) else { return };
+        let pending = self.take_pending(place, slot);
         self.record(effects, || Record::Valued { message });
         let bounds = self.spec.learner.bounds;
         let value = bounds.clamp(message.value);
@@ -569,28 +599,23 @@ impl Participant {
             target = self.modelled(step, discount, Some((&message, value)));
         }
         let kept = self.spec.learner.extensions.refresh.map(|_| step.clone());
-        self.close(message.handoff, pending, Some(target), value, spread, effects);
+        self.close(place, pending, target, value, spread, effects);
         if let Some(step) = kept {
             self.keep_used(message.handoff, step);
         }
     }
 
     fn finished(&mut self, handoff: HandoffId, reward: Return, effects: &mut Effects) {
-        let Some(pending) = self.take_pending(handoff) else {
-            match self.known.is_closed(handoff) {
-                true => self.counters.late_values += 1,
-                false => self.counters.unknown_values += 1,
-            }
-            return;
-        };
+        let Some((place, slot)) = self.settleable(handoff) else { return };
+        let pending = self.take_pending(place, slot);
         self.record(effects, || Record::Finished { handoff, reward });
-        self.conclude(handoff, pending, Some(reward), effects);
+        self.conclude(place, pending, Some(reward), effects);
     }
 
     /// The task ended in this step: settle with y = R.
     fn conclude(
         &mut self,
-        handoff: HandoffId,
+        handoff: Place,
         mut pending: Pending,
         reward: Option<Return>,
         effects: &mut Effects,
@@ -608,23 +633,22 @@ impl Participant {
             true => self.modelled(&pending.step, 0.0, None),
             false => self.learner.target(&pending.step, None),
         };
-        self.close(handoff, pending, Some(target), total, None, effects);
+        self.close(handoff, pending, target, total, None, effects);
     }
 
     /// Settle a step of our own and, under relay and trajectory credit, answer the predecessor. `value` is what came
     /// from the successor (or the whole return of the task, under trajectory credit).
     fn close(
         &mut self,
-        handoff: HandoffId,
+        handoff: Place,
         pending: Pending,
-        target: Option<f64>,
+        target: f64,
         value: Value,
         spread: Option<f64>,
         effects: &mut Effects,
     ) {
         let Pending { incoming, step, greedy, prefix, trail, .. } = pending;
-        let target = target.unwrap_or_else(|| self.learner.target(&step, Some(value)));
-        self.settle(handoff, Table::Successors, &step, target, spread, effects);
+        self.settle(self.known[handoff].handoff, Table::Successors, &step, target, spread, effects);
         self.remember(handoff);
         match self.spec.learner.credit {
             Credit::ValuePassing => {}
@@ -703,17 +727,20 @@ impl Participant {
     }
 
     fn expired(&mut self, handoff: HandoffId, effects: &mut Effects) {
-        let (pending, active) = (self.take_pending(handoff), self.active.remove(&handoff));
+        let Some(place) = self.known.place(handoff) else { return };
+        let pending = self.known[place].pending.map(|slot| self.take_pending(place, slot));
+        let active = self.known[place].active.take().map(|slot| self.active.remove(slot));
         if pending.is_some() || active.is_some() {
             self.counters.expired += 1;
             self.record(effects, || Record::Expired { handoff });
-            self.remember(handoff);
+            self.remember(place);
         }
         // Under relay and trajectory credit nobody will answer the predecessor any more.
         if let Some(Pending { incoming, .. }) = pending
-            && self.known.answer(incoming) == Some(None)
+            && let Some(place) = self.known.place(incoming)
+            && self.known.answer(place) == Some(None)
         {
-            self.remember(incoming);
+            self.remember(place);
         }
     }
 
@@ -724,29 +751,24 @@ impl Participant {
     }
 
     fn reply(&mut self, incoming: HandoffId, value: Value, effects: &mut Effects) {
-        self.answer(incoming, ValueMessage::new(incoming, value), effects);
-        self.remember(incoming);
+        let place = self.known.place_or_insert(incoming);
+        self.answer(place, ValueMessage::new(incoming, value), effects);
+        self.remember(place);
     }
 
-    fn answer(&mut self, incoming: HandoffId, message: ValueMessage, effects: &mut Effects) {
-        effects.push(Effect::Value { to: incoming.from, message });
+    fn answer(&mut self, incoming: Place, message: ValueMessage, effects: &mut Effects) {
+        effects.push(Effect::Value { to: message.handoff.from, message });
         self.known.receive(incoming, Some(message));
     }
 
     /// Note that a handoff has ended, and forget the oldest such notes beyond the limit.
-    fn remember(&mut self, handoff: HandoffId) {
-        let (made, max) = (handoff.from == self.spec.id, self.spec.limits.remembered_max);
-        self.known.end(handoff, made, max, |id| self.active.contains_key(id));
+    fn remember(&mut self, handoff: Place) {
+        let (made, max) = (self.known[handoff].handoff.from == self.spec.id, self.spec.limits.remembered_max);
+        self.known.end(handoff, made, max);
     }
 }
 
-/// Whether it is still the handoff with this number that is pending: the same id may be made again.
-fn is_pending(pending: &HandoffMap<Pending>, made: u64, id: &HandoffId) -> bool {
-    pending.get(id).is_some_and(|p| p.made == made)
-}
-
-fn ascending<T>(map: &HandoffMap<T>) -> impl Iterator<Item = HandoffId> + use<T> {
-    let mut ids: Vec<HandoffId> = map.keys().copied().collect();
-    ids.sort_unstable();
-    ids.into_iter()
+/// The pending handoff with this number, if it is still that one: slots are used again.
+fn still_pending(pending: &Slab<Pending>, made: u64, slot: Slot) -> Option<&Pending> {
+    pending.get(slot).filter(|p| p.made == made)
 }
