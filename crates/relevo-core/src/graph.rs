@@ -116,8 +116,14 @@ impl PolicyGraph {
     }
 
     /// Choices a node.
+    /// Choices a node.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// The rule of its steps.
+    pub(crate) fn step_rule(&self) -> StepRule {
+        self.step
     }
 
     /// The value of a choice that was never settled.

@@ -3,7 +3,9 @@
 
 use alloc::vec::Vec;
 
+pub use crate::experience::ExperienceReplay;
 use crate::{
+    experience::{Experience, Memory},
     graph::{Node, PolicyGraph},
     ids::{ActionId, EpisodeId},
     observation::{Observation, Signature},
@@ -62,6 +64,17 @@ pub enum Credit {
     Trajectory,
 }
 
+/// How an adaptable agent learns Q~, the values of its local operations, where otherwise than Q.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalSpec {
+    /// The estimator.
+    pub estimator: Estimator,
+    /// The step rule.
+    pub step: StepRule,
+    /// Learn again from own operations; moves the estimator, and not the graph of what happened.
+    pub replay: Option<ExperienceReplay>,
+}
+
 /// What goes beyond the paper's one scalar per handoff. All off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extensions {
@@ -90,6 +103,8 @@ pub struct LearnerSpec {
     pub estimator: Estimator,
     /// The step rule.
     pub step: StepRule,
+    /// How an adaptable agent learns its local operations; as its successors where absent.
+    pub local: Option<LocalSpec>,
     /// The policy.
     pub policy: PolicySpec,
     /// Credit assignment.
@@ -142,6 +157,7 @@ impl LearnerSpec {
             initial: 0.0,
             estimator: Estimator::Table,
             step: StepRule::Poly { exponent: 0.7 },
+            local: None,
             policy: PolicySpec::EpsilonGreedy(crate::policy::EpsilonGreedy {
                 epsilon: Schedule::Constant(0.1),
                 ties: crate::policy::Ties::First,
@@ -171,20 +187,25 @@ impl LearnerSpec {
             within("the scale or exponent of a schedule", shape, "(0, inf)", |x| x > 0.0 && x.is_finite())?;
             ends.into_iter().try_for_each(|x| within(what, x, "[0, 1]", |x| (0.0..=1.0).contains(&x)))
         }
-        match (self.step, self.credit) {
-            (StepRule::Mean, Credit::ValuePassing) => {
-                return Err(SpecError::MeanWithBootstrapping { credit: "value passing" });
+        for step in [Some(self.step), self.local.as_ref().map(|local| local.step)].into_iter().flatten() {
+            match (step, self.credit) {
+                (StepRule::Mean, Credit::ValuePassing) => {
+                    return Err(SpecError::MeanWithBootstrapping { credit: "value passing" });
+                }
+                (StepRule::Mean, Credit::Relay { .. }) => {
+                    return Err(SpecError::MeanWithBootstrapping { credit: "relay" });
+                }
+                (StepRule::Poly { exponent } | StepRule::PolyAverage { exponent }, _) => {
+                    within("the exponent of the step rule", exponent, "(0.5, 1)", |x| x > 0.5 && x < 1.0)?;
+                }
+                (StepRule::Constant(step), _) => {
+                    within("the constant step", step, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
+                }
+                (StepRule::Mean | StepRule::Resc { .. }, _) => {}
             }
-            (StepRule::Mean, Credit::Relay { .. }) => {
-                return Err(SpecError::MeanWithBootstrapping { credit: "relay" });
-            }
-            (StepRule::Poly { exponent } | StepRule::PolyAverage { exponent }, _) => {
-                within("the exponent of the step rule", exponent, "(0.5, 1)", |x| x > 0.5 && x < 1.0)?;
-            }
-            (StepRule::Constant(step), _) => {
-                within("the constant step", step, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
-            }
-            (StepRule::Mean | StepRule::Resc { .. }, _) => {}
+        }
+        if let Some(local) = &self.local {
+            local.check(self.regime, self.credit)?;
         }
         if let Credit::Relay { lambda } = self.credit {
             within("lambda", lambda, "[0, 1]", |x| (0.0..=1.0).contains(&x))?;
@@ -244,6 +265,33 @@ impl LearnerSpec {
         }
         if let Some(theta) = self.extensions.refresh {
             within("the refresh threshold", theta, "[0, inf)", |x| x >= 0.0 && x.is_finite())?;
+        }
+        Ok(())
+    }
+}
+
+impl LocalSpec {
+    fn check(&self, regime: Regime, credit: Credit) -> Result<(), SpecError> {
+        if !matches!(regime, Regime::Adaptable { .. }) {
+            return Err(SpecError::Combination("only an adaptable agent learns local operations"));
+        }
+        let Some(ExperienceReplay { capacity, .. }) = self.replay else { return Ok(()) };
+        if !(1..=ExperienceReplay::CAPACITY_MAX).contains(&capacity) {
+            return Err(SpecError::Range {
+                what: "the capacity of experience replay",
+                value: capacity as f64,
+                range: "[1, 2^24]",
+            });
+        }
+        if credit != Credit::ValuePassing {
+            return Err(SpecError::Combination(
+                "experience replay goes with value passing only: other credit is not computed from own tables",
+            ));
+        }
+        if self.estimator == Estimator::Table {
+            return Err(SpecError::Combination(
+                "experience replay needs an estimator that generalises: a table is the graph of what happened",
+            ));
         }
         Ok(())
     }
@@ -314,10 +362,15 @@ impl Approximator {
 }
 
 impl ActionValues {
-    fn new(spec: &LearnerSpec, width: u32, rng: &mut Rng) -> Result<Self, SpecError> {
+    fn new(
+        spec: &LearnerSpec,
+        (estimator, step): (&Estimator, StepRule),
+        width: u32,
+        rng: &mut Rng,
+    ) -> Result<Self, SpecError> {
         let width = width as usize;
-        let graph = PolicyGraph::new(width, spec.initial, spec.step, spec.signatures_max);
-        let approximator = match &spec.estimator {
+        let graph = PolicyGraph::new(width, spec.initial, step, spec.signatures_max);
+        let approximator = match estimator {
             Estimator::Table => None,
             Estimator::Linear(linear) => Some(Approximator::Linear(Linear::new(LinearSpec {
                 width,
@@ -452,18 +505,22 @@ pub struct Learner {
     spec: LearnerSpec,
     successors: ActionValues,
     operations: Option<ActionValues>,
+    memory: Option<Memory>,
 }
 
 impl Learner {
     /// A learner that knows nothing yet; `rng` initialises networks and nothing else.
     pub fn new(spec: LearnerSpec, rng: &mut Rng) -> Result<Self, SpecError> {
         spec.check()?;
-        let successors = ActionValues::new(&spec, spec.successors, rng)?;
+        let like = (&spec.estimator, spec.step);
+        let local = spec.local.as_ref().map_or(like, |local| (&local.estimator, local.step));
+        let successors = ActionValues::new(&spec, like, spec.successors, rng)?;
         let operations = match spec.regime {
             Regime::PreConfigured(_) => None,
-            Regime::Adaptable { operations } => Some(ActionValues::new(&spec, operations, rng)?),
+            Regime::Adaptable { operations } => Some(ActionValues::new(&spec, local, operations, rng)?),
         };
-        Ok(Learner { spec, successors, operations })
+        let memory = spec.local.as_ref().and_then(|local| local.replay).map(Memory::new);
+        Ok(Learner { spec, successors, operations, memory })
     }
 
     /// What it was made of.
@@ -523,6 +580,13 @@ impl Learner {
             .expect("operations are only asked of an adaptable agent; the participant checks it")
     }
 
+    fn table_mut(&mut self, table: Table) -> &mut ActionValues {
+        match table {
+            Table::Successors => &mut self.successors,
+            Table::Operations => self.operations.as_mut().expect("checked by the participant"),
+        }
+    }
+
     /// The signature under which a table keeps a situation: its own, or that of the rest.
     pub(crate) fn key(&self, table: Table, signature: Signature) -> Signature {
         self.table(table).graph.key(signature)
@@ -575,10 +639,7 @@ impl Learner {
 
     /// Move the estimate of a step towards `target`.
     pub fn settle(&mut self, table: Table, step: &Step, target: f64) -> Settlement {
-        let values = match table {
-            Table::Successors => &mut self.successors,
-            Table::Operations => self.operations.as_mut().expect("checked by the participant"),
-        };
+        let values = self.table_mut(table);
         let signature = step.observation.signature;
         let (error, alpha) = values.graph.settle_next(signature, step.action, target, step.usage);
         let error = match &mut values.approximator {
@@ -586,6 +647,32 @@ impl Learner {
             Some(approximator) => approximator.q_mut().update(&step.observation, step.action, target, alpha),
         };
         Settlement { target, error, step: alpha }
+    }
+
+    /// Remember a local operation and what followed it, and learn again from remembered ones. The targets are computed
+    /// afresh: Q~ follows Q where the agent has not been again.
+    pub(crate) fn rehearse(&mut self, step: Step, next: Option<(Table, &Observation)>, rng: &mut Rng) {
+        let Some(mut memory) = self.memory.take() else { return };
+        memory.keep(Experience { step, next: next.map(|(table, o)| (table, o.clone())) });
+        for _ in 0..memory.spec.updates {
+            let Experience { step, next } = memory.draw(rng);
+            let value = next.as_ref().map(|(table, o)| self.appraise(*table, o).value);
+            let target = self.target(step, value);
+            self.move_again(Table::Operations, step, target);
+        }
+        self.memory = Some(memory);
+    }
+
+    /// Move an approximator towards `target`, by the step of a cell that is not visited; returns that step.
+    fn move_again(&mut self, table: Table, step: &Step, target: f64) -> f64 {
+        let values = self.table_mut(table);
+        let edges = values.graph.edges(step.observation.signature);
+        let visits = edges.map_or(1, |e| e[step.action.index()].visits.max(1));
+        let alpha = values.graph.step_rule().step(visits);
+        if let Some(approximator) = &mut values.approximator {
+            approximator.q_mut().update(&step.observation, step.action, target, alpha);
+        }
+        alpha
     }
 
     /// Set the estimate of a step to `target`, which is an average already (extension: local model).
@@ -605,11 +692,7 @@ impl Learner {
     /// Move an estimate towards a corrected target without counting a visit; returns it (extension: refresh).
     pub(crate) fn revise(&mut self, step: &Step, target: f64) -> f64 {
         let signature = step.observation.signature;
-        let visits = self.successors.graph.edges(signature).map_or(1, |e| e[step.action.index()].visits);
-        let alpha = self.spec.step.step(visits.max(1));
-        if let Some(approximator) = &mut self.successors.approximator {
-            approximator.q_mut().update(&step.observation, step.action, target, alpha);
-        }
+        let alpha = self.move_again(Table::Successors, step, target);
         let old = self
             .successors
             .graph

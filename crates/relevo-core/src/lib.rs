@@ -70,6 +70,7 @@
 extern crate alloc;
 
 pub mod contract;
+mod experience;
 pub mod graph;
 pub mod ids;
 pub mod learner;

@@ -451,20 +451,20 @@ impl Participant {
         let local = LocalStep { step: Step { observation, action, reward, tau, usage }, greedy };
         match next {
             Next::Operate(o) => {
-                self.local(id, local, Some((Table::Operations, &o)), &mut trail, effects);
+                self.local(id, local, Some((Table::Operations, &o)), &mut trail, rng, effects);
                 let chosen = self.choose(id, Table::Operations, &o, clock, rng, effects);
                 effects.push(Self::operate(id, chosen));
                 let place = self.known.place_or_insert(id);
                 self.activate(place, Activation { clock, observation: o, chosen: Some(chosen), trail });
             }
             Next::HandOver(o) => {
-                self.local(id, local, Some((Table::Successors, &o)), &mut trail, effects);
+                self.local(id, local, Some((Table::Successors, &o)), &mut trail, rng, effects);
                 let chosen = self.choose(id, Table::Successors, &o, clock, rng, effects);
                 let pending = self.pending_of(id, o, chosen, Usage::default(), (0.0, 1.0), trail);
                 self.hand_over(self.outgoing(id), clock, pending, effects);
             }
             Next::Committed | Next::Ended => {
-                self.local(id, local, None, &mut trail, effects);
+                self.local(id, local, None, &mut trail, rng, effects);
                 if self.spec.learner.credit != Credit::ValuePassing {
                     let value = self.unwind(id, trail, None, effects);
                     self.reply(id, value, effects);
@@ -505,6 +505,7 @@ impl Participant {
         local: LocalStep,
         next: Option<(Table, &Observation)>,
         trail: &mut Vec<LocalStep>,
+        rng: &mut Rng,
         effects: &mut Effects,
     ) {
         if self.spec.learner.credit != Credit::ValuePassing {
@@ -516,6 +517,7 @@ impl Participant {
         let value = next.map(|(table, o)| self.learner.appraise(table, o).value);
         let target = self.learner.target(&local.step, value);
         self.settle(id, Table::Operations, &local.step, target, None, effects);
+        self.learner.rehearse(local.step, next, rng);
     }
 
     fn hand_over(&mut self, outgoing: HandoffId, clock: u64, pending: Pending, effects: &mut Effects) {

@@ -357,6 +357,7 @@ impl TeamSpec {
             initial: section.initial,
             estimator: section.estimator.estimator(section.initial),
             step: section.step.rule(),
+            local: None,
             policy: section.policy.policy(episodes),
             credit: section.credit.credit(),
             extensions: section.extensions.extensions(),
