@@ -9,7 +9,9 @@ use relevo_core::{
     learner::{DecisionPoint, LearnerSpec, Regime, SpecError},
     observation::Observation,
     policy::argmax,
-    protocol::{Effect, Event, Handoff, Journal, Limits, Next as NextEvent, Participant, ParticipantSpec},
+    protocol::{
+        Choice, Effect, Event, Handoff, Journal, Limits, Next as NextEvent, Participant, ParticipantSpec,
+    },
     record::Table,
     units::{Return, Usage},
 };
@@ -41,24 +43,40 @@ pub struct Played {
 }
 
 impl Crew {
-    /// A participant for every agent of `env`. `learner` makes each agent's specification from the number of its choices;
-    /// it is to decide before its operation, as in the lab the environment operates.
+    /// A participant for every agent of `env`. `learner` makes each agent's specification from the number of its choices.
     pub fn new(
         env: &dyn Environment,
         learner: impl Fn(u32) -> LearnerSpec,
         seed: u64,
     ) -> Result<Self, SpecError> {
+        Crew::of(env, |agent| learner(env.spec().choices[agent.0 as usize].len() as u32), seed)
+    }
+
+    /// A participant for every agent of `env`, which `learner` specifies: adaptable where the agent has operations, else
+    /// deciding before its operation, as then the environment operates.
+    pub fn of(
+        env: &dyn Environment,
+        learner: impl Fn(AgentId) -> LearnerSpec,
+        seed: u64,
+    ) -> Result<Self, SpecError> {
         let (mut participants, mut rngs) = (vec![], vec![]);
-        for (i, columns) in env.spec().choices.iter().enumerate() {
-            let learner = learner(columns.len() as u32);
-            if learner.regime != Regime::PreConfigured(DecisionPoint::Before) {
-                return Err(SpecError::Combination("agents of the lab decide before their operation"));
+        for (i, columns) in (0..).zip(&env.spec().choices) {
+            let id = AgentId(i);
+            let learner = learner(id);
+            let (regime, handoff_reward) = match env.operations(id).len() as u32 {
+                0 => (Regime::PreConfigured(DecisionPoint::Before), Return::ZERO),
+                operations => (Regime::Adaptable { operations }, env.handoff_reward()),
+            };
+            if learner.regime != regime {
+                return Err(SpecError::Combination(
+                    "an agent of the lab is adaptable if it has operations, else it decides before its own",
+                ));
             }
             let spec = ParticipantSpec {
-                id: AgentId(i as u32),
+                id,
                 choices: columns.iter().map(|c| c.leads).collect(),
                 learner,
-                handoff_reward: Return::ZERO,
+                handoff_reward,
                 // An episode is over before the next one begins, so little is to be remembered; what extensions keep is
                 // bounded by the environment's situations.
                 limits: Limits { remembered_max: 64, extended_max: 1 << 20, ..Limits::default() },
@@ -85,10 +103,42 @@ impl Crew {
         &mut self.participants
     }
 
-    /// The best known choice of an agent at what it observes.
+    /// The best known successor of an agent at what it observes.
     pub fn greedy(&self, agent: AgentId, observation: &Observation) -> ActionId {
-        let values = self.participants[agent.0 as usize].learner().values(Table::Successors, observation);
+        self.best(Table::Successors, agent, observation)
+    }
+
+    fn best(&self, table: Table, agent: AgentId, observation: &Observation) -> ActionId {
+        let values = self.participants[agent.0 as usize].learner().values(table, observation);
         argmax(&observation.legal, |a| values[a.index()]).expect("an observation has choices")
+    }
+
+    /// Walk through the episode that `seed` determines by the best known choices, without learning; `seen` is told each of
+    /// them. Returns the discounted return.
+    pub fn walk(
+        &self,
+        env: &mut dyn Environment,
+        seed: u64,
+        mut seen: impl FnMut(AgentId, Table, ActionId),
+    ) -> f64 {
+        let (mut total, mut discount) = (0.0, 1.0);
+        let mut agent = env.reset(seed);
+        let mut handed = true;
+        loop {
+            let operates = handed && !env.operations(agent).is_empty();
+            let table = if operates { Table::Operations } else { Table::Successors };
+            let action = self.best(table, agent, &env.observe(agent));
+            seen(agent, table, action);
+            let Transition { reward, tau, next } =
+                if operates { env.operate(action) } else { env.step(action) };
+            total += discount * reward.get();
+            discount *= env.spec().discount.over(tau);
+            match next {
+                Next::Active(next) => agent = next,
+                Next::Terminal => return total,
+            }
+            handed = !operates;
+        }
     }
 
     /// Play and learn from the episode that `seed` determines; `clock` is the time of the schedules.
@@ -101,9 +151,10 @@ impl Crew {
         while let Some((agent, effect)) = self.todo.pop_front() {
             let passed = matches!(effect, Effect::Value { to, .. } if to != AgentId::ORIGIN);
             played.values += u64::from(passed);
+            let chosen = !matches!(effect, Effect::Perform { committed: None, .. });
             if let Some(Transition { reward, tau, .. }) = self.carry_out(env, agent, effect) {
                 played.episode_return += discount * reward.get();
-                played.choices += 1;
+                played.choices += u32::from(chosen);
                 discount *= gamma.over(tau);
             }
         }
@@ -146,21 +197,41 @@ impl Crew {
         self.deliver(env, Handoff { id, to, clock });
     }
 
-    /// Do what a participant asks for; an operation gives a transition.
+    /// Do what a participant asks for; what the environment does gives a transition.
     fn carry_out(&mut self, env: &mut dyn Environment, agent: AgentId, effect: Effect) -> Option<Transition> {
         match effect {
-            Effect::Perform { handoff, committed, .. } => {
-                let action = committed.expect("agents of the lab decide before their operation");
+            Effect::Perform { handoff, operation, committed } => {
                 self.mail.iter_mut().for_each(Mail::tick);
                 self.fetch();
-                let transition = env.step(action);
+                let transition = match committed {
+                    Some(successor) => env.step(successor),
+                    None => env.operate(ActionId(operation.0)),
+                };
                 let Transition { reward, tau, next } = transition;
-                let next = match next {
-                    Next::Active(_) => NextEvent::Committed,
-                    Next::Terminal => NextEvent::Ended,
+                let next = match (next, committed) {
+                    (Next::Terminal, _) => NextEvent::Ended,
+                    (Next::Active(_), Some(_)) => NextEvent::Committed,
+                    (Next::Active(_), None) => NextEvent::HandOver(env.observe(agent)),
                 };
                 let usage = Usage::default();
                 self.tell(agent, Event::Performed { handoff, reward, tau, usage, next });
+                return Some(transition);
+            }
+            // Whoever committed before its operation has been handed over by that step already.
+            Effect::Send(handoff) if !env.operations(agent).is_empty() => {
+                let transition = hand_over(env, agent, Choice::HandTo(handoff.to));
+                match transition.next {
+                    Next::Active(_) => self.deliver(env, handoff),
+                    // A deadline: the price of the handoff is known to the participant, and there is no other reward.
+                    Next::Terminal => {
+                        self.tell(agent, Event::Finished { handoff: handoff.id, reward: Return::ZERO });
+                    }
+                }
+                return Some(transition);
+            }
+            Effect::Finish { handoff } if !env.operations(agent).is_empty() => {
+                let transition = hand_over(env, agent, Choice::Finish);
+                self.tell(agent, Event::Finished { handoff, reward: transition.reward });
                 return Some(transition);
             }
             Effect::Send(handoff) => self.deliver(env, handoff),
@@ -217,6 +288,12 @@ impl Crew {
     }
 }
 
+/// An adaptable agent has chosen its successor, which only one of its columns leads to.
+fn hand_over(env: &mut dyn Environment, agent: AgentId, leads: Choice) -> Transition {
+    let column = env.spec().choices[agent.0 as usize].iter().position(|c| c.leads == leads);
+    env.step(ActionId(column.expect("a participant chooses among its columns") as u32))
+}
+
 #[cfg(test)]
 mod tests {
     use relevo_core::{
@@ -227,6 +304,7 @@ mod tests {
 
     use super::*;
     use crate::environments::{
+        cpu::{self, Cpu, Encoding},
         maths::{DATASETS, Maths},
         synthetic::{Design, Synthetic},
     };
@@ -257,6 +335,33 @@ mod tests {
             cells.collect::<Vec<_>>()
         };
         assert_eq!(crew(&[3000]), crew(&[1, 7, 992, 2000]));
+    }
+
+    /// Adaptable agents: each operation and each handoff is settled once, each value comes back but that of a handoff
+    /// which was the last by the deadline, and a walk by the best known choices changes nothing.
+    #[test]
+    fn an_adaptable_crew_settles_operations_and_handoffs() {
+        let mut env = Cpu::new(cpu::Design::headline(Encoding::Signs), 1);
+        let learner = |agent: AgentId| {
+            let bounds = Bounds::new(-1.0, 1.0).expect("an interval");
+            let regime = Regime::Adaptable { operations: env.operations(agent).len() as u32 };
+            LearnerSpec::tabular(5, regime, Discount::NONE, bounds)
+        };
+        let mut crew = Crew::of(&env, learner, 1).expect("a valid specification");
+        let mut settlements = 0;
+        for episode in 0..500 {
+            let Played { episode_return, choices, values } = crew.play(&mut env, episode, episode);
+            let committed = u64::from(choices < 14 || episode_return > -0.14 + 1e-9);
+            let handoffs = u64::from(choices);
+            // The one who commits has operated too.
+            settlements += 2 * handoffs + committed;
+            assert_eq!(values, handoffs - (1 - committed));
+            let settled: u64 = crew.participants().iter().map(|p| p.counters().settled).sum();
+            assert_eq!(settled, settlements);
+            assert!(crew.participants().iter().all(|p| p.pending().next().is_none()));
+        }
+        let (first, second) = (crew.walk(&mut env, 7, |_, _, _| {}), crew.walk(&mut env, 7, |_, _, _| {}));
+        assert_eq!(first, second);
     }
 
     /// 20,000 simulated problems of the high-school dataset, three seeds: every team settles on combine-E, whose value

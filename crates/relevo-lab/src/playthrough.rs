@@ -1,14 +1,13 @@
 //! Playthroughs: one episode of an environment as a text, to see what happens in it. Those of [`GOLDEN_SEED`] are kept beside
 //! the environments and compared by a test, so that behaviour never changes under the same name and version.
 
-use core::fmt::Write;
-
-use relevo_core::Rng;
+use relevo_core::{Rng, ids::ActionId};
 
 use crate::{
     environment::{Environment, Next, Transition},
     environments::{
         chain::{self, Chain},
+        cpu::{self, Cpu, Encoding},
         maths::{self, DATASETS, Maths},
         routing::{self, Network, Routing, Shape},
         synthetic::{self, Design, Ending, ObservationMap, Synthetic},
@@ -31,12 +30,18 @@ pub struct Shown {
 pub const GOLDEN_SEED: u64 = 5;
 
 /// All environments.
-pub const ENVIRONMENTS: [Shown; 4] = [
+pub const ENVIRONMENTS: [Shown; 5] = [
     Shown {
         name: chain::NAME,
         summary: "six agents in a row; whether it was worth it shows at the end",
         make: |seed| Box::new(Chain::new(seed)),
         golden: include_str!("environments/chain.txt"),
+    },
+    Shown {
+        name: cpu::NAME,
+        summary: "six agents write a program, choosing instructions and who is next",
+        make: |seed| Box::new(Cpu::new(cpu::Design::headline(Encoding::Signs), seed)),
+        golden: include_str!("environments/cpu.txt"),
     },
     Shown {
         name: maths::NAME,
@@ -79,35 +84,36 @@ pub fn play(env: &mut dyn Environment, seed: u64) -> String {
     );
     let mut agent = env.reset(seed);
     let (mut episode_return, mut discount) = (0.0, 1.0);
-    for step in 1.. {
+    // Adaptable agents choose an operation before they choose whom to hand to.
+    let mut operates = !env.operations(agent).is_empty();
+    for choice in 1.. {
         let observation = env.observe(agent);
+        let (who, sees, state) = (&spec.agents[agent.0 as usize], observation.signature.0, env.describe());
         let columns = &spec.choices[agent.0 as usize];
-        let name = |a: relevo_core::ids::ActionId| columns[a.index()].name.as_str();
-        let names: Vec<&str> = observation.legal.iter().map(name).collect();
+        let name = |a: ActionId| match operates {
+            true => env.operations(agent)[a.index()].to_owned(),
+            false => columns[a.index()].name.clone(),
+        };
+        let names: Vec<String> = observation.legal.iter().map(name).collect();
         let pick = rng.below(names.len() as u32) as usize;
         let action = observation.legal.iter().nth(pick).expect("it is below the length");
-        let (who, sees, state) = (&spec.agents[agent.0 as usize], observation.signature.0, env.describe());
-        let Transition { reward, tau, next } = env.step(action);
-        let (r, tau_shown) = (reward.get(), tau.steps());
-        writeln!(out, "\n{step:>2}. {who} sees {sees}   [{state}]").expect("a text grows");
-        writeln!(out, "    may choose {}", names.join(", ")).expect("a text grows");
-        writeln!(out, "    chooses {}: reward {r:.5}, tau {tau_shown}", names[pick]).expect("a text grows");
-        episode_return += discount * r;
+        let Transition { reward, tau, next } = if operates { env.operate(action) } else { env.step(action) };
+        let (may, does) = if operates { ("do", "does") } else { ("choose", "chooses") };
+        out +=
+            &format!("\n{choice:>2}. {who} sees {sees}   [{state}]\n    may {may}: {}\n", names.join(", "));
+        out += &format!("    {does} {}: reward {:.5}, tau {}\n", names[pick], reward.get(), tau.steps());
+        episode_return += discount * reward.get();
         discount *= spec.discount.over(tau);
         match next {
             Next::Terminal => {
-                writeln!(out, "\nOver after {step} choices; return {episode_return:.5}.")
-                    .expect("a text grows");
-                break;
+                return out + &format!("\nOver after {choice} choices; return {episode_return:.5}.\n");
             }
-            Next::Active(_) if step == SHOWN_MAX => {
-                writeln!(out, "\nAnd so on; return so far {episode_return:.5}.").expect("a text grows");
-                break;
-            }
+            Next::Active(_) if choice == SHOWN_MAX => break,
             Next::Active(next) => agent = next,
         }
+        operates = !operates && !env.operations(agent).is_empty();
     }
-    out
+    out + &format!("\nAnd so on; return so far {episode_return:.5}.\n")
 }
 
 #[cfg(test)]

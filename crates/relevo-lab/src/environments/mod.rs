@@ -1,6 +1,7 @@
 //! Environments, each versioned.
 
 pub mod chain;
+pub mod cpu;
 pub mod maths;
 pub mod routing;
 pub mod synthetic;

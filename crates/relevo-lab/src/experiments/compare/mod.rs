@@ -245,7 +245,9 @@ fn run(settings: &Settings<'_>) -> Findings {
             x_label: "handoffs".to_owned(),
             y_label: "relative gap: median and quartiles".to_owned(),
             series,
-            levels: vec![],
+            x_log: true,
+            y_log: true,
+            ..Plot::default()
         });
     }
     let both = (0..budgets.len()).flat_map(|i| gaps(CENTRAL, i).into_iter().zip(gaps(IC_Q, i)));

@@ -183,7 +183,9 @@ fn run(settings: &Settings<'_>) -> Findings {
             x_label: "handoffs".to_owned(),
             y_label: "squared error: median and quartiles".to_owned(),
             series,
-            levels: vec![],
+            x_log: true,
+            y_log: true,
+            ..Plot::default()
         }],
         figures,
         notes: "Uniform choices, start at 0, RESC 10, noise .5: ours, see `docs/paper.md`. The error is that of the values under \

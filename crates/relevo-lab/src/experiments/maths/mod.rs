@@ -219,6 +219,8 @@ fn run(settings: &Settings<'_>) -> Findings {
             y_label: "regret in return: median and quartiles".to_owned(),
             series,
             levels: vec![("within .005".to_owned(), NEAR)],
+            x_log: true,
+            ..Plot::default()
         });
     }
     let caption = |text: &str| text.to_owned();
