@@ -111,11 +111,13 @@ impl Problem {
 /// The conversation so far, as far as it matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Conversation {
-    /// An answer exists; a second author modified it; it was checked; it was judged right.
+    /// An answer, or a candidate for one, exists; a second author modified it; it was checked; it was judged right.
     given: bool,
     modified: bool,
     checked: bool,
     judged_right: bool,
+    /// The editor has answered.
+    answered: bool,
     /// A rationale exists.
     reasoned: bool,
     /// The checker's criticism went to the thinker before the editor.
@@ -129,9 +131,12 @@ impl Conversation {
     /// The agent with this role does its work.
     fn operate(&mut self, role: usize, data: &Dataset, problem: &Problem) {
         match role {
-            EDITOR if !self.given => {
+            EDITOR if !self.answered => {
                 let q = if self.reasoned { data.reasoned } else { data.direct };
                 self.right = problem.u < q;
+                self.answered = true;
+                // Where the thinker has given a candidate, the editor is its second author.
+                self.modified |= self.given;
                 self.given = true;
             }
             EDITOR if self.checked && !self.judged_right && !self.revised => {
@@ -149,6 +154,7 @@ impl Conversation {
                 // The thinker's text is a candidate; criticism that passes through it reaches the editor blurred.
                 self.via_thinker |= self.checked;
                 self.reasoned = true;
+                self.given = true;
             }
             CHECKER if !self.checked => {
                 let passes_wrong = if self.reasoned { PASSES_WRONG_REASONED } else { PASSES_WRONG_DIRECT };
@@ -273,7 +279,7 @@ impl Environment for Maths {
 
     fn describe(&self) -> String {
         let c = &self.conversation;
-        let answer = match (c.given, c.right) {
+        let answer = match (c.answered, c.right) {
             (false, _) => "no answer yet",
             (true, true) => "the answer is right",
             (true, false) => "the answer is wrong",

@@ -81,7 +81,7 @@ impl Hidden {
             ("judged_right", bit(c.judged_right)),
         ]);
         let Problem { u, w, v } = self.problem;
-        let flags = [c.reasoned, c.via_thinker, c.revised, c.right];
+        let flags = [c.answered, c.reasoned, c.via_thinker, c.revised, c.right];
         let mut payload = vec![self.dataset as u8];
         payload.extend(flags.map(u8::from));
         payload.extend([u, w[0], w[1], v[0], v[1]].into_iter().flat_map(f64::to_le_bytes));
@@ -89,8 +89,8 @@ impl Hidden {
     }
 
     fn read(artifact: &Artifact) -> Option<Self> {
-        let (head, numbers) = artifact.payload.split_first_chunk::<5>()?;
-        let [dataset, reasoned, via_thinker, revised, right] = *head;
+        let (head, numbers) = artifact.payload.split_first_chunk::<6>()?;
+        let [dataset, answered, reasoned, via_thinker, revised, right] = *head;
         let numbers: Vec<f64> = numbers.as_chunks().0.iter().map(|x| f64::from_le_bytes(*x)).collect();
         let &[u, w0, w1, v0, v1] = numbers.as_slice() else { return None };
         let bit = |name: &str| artifact.facts.get(name) == Some(&Scalar::Bool(true));
@@ -99,6 +99,7 @@ impl Hidden {
             modified: bit("modified"),
             checked: bit("checked"),
             judged_right: bit("judged_right"),
+            answered: answered == 1,
             reasoned: reasoned == 1,
             via_thinker: via_thinker == 1,
             revised: revised == 1,

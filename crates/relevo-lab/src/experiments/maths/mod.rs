@@ -243,7 +243,7 @@ fn run(settings: &Settings<'_>) -> Findings {
                 nothing about language models. Regret and exactness are computed over all problems, without sampling. \
                 Price of a handoff .00025, start at .5, RESC 10 and epsilon from 1 to .05 over the first half of each \
                 budget are ours; each budget is a run of its own. Monte Carlo UCB is told the same as IC-Q. With four bits \
-                the agents see neither the sender nor what they remember, and no bit says whether there is a rationale."
+                the agents see neither the sender nor what they remember; that a second author modified the answer tells of a rationale."
             .to_owned(),
         raw: serde_json::to_value(&runs).expect("numbers and text"),
     }
