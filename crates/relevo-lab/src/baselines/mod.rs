@@ -89,31 +89,22 @@ pub struct Cell {
 /// The estimates of all agents, by agent, situation and choice.
 #[derive(Clone, Debug)]
 pub struct Tables {
-    widths: Vec<usize>,
-    initial: f64,
+    /// What an agent holds of a situation that it has not learned of.
+    fresh: Vec<Vec<Cell>>,
     rows: BTreeMap<(AgentId, Signature), Vec<Cell>>,
 }
 
 impl Tables {
     /// Every estimate is `initial` at first.
     pub fn new(spec: &EnvironmentSpec, initial: f64) -> Self {
-        let widths = spec.choices.iter().map(Vec::len).collect();
-        Tables { widths, initial, rows: BTreeMap::new() }
+        let cell = Cell { value: initial, visits: 0 };
+        let fresh = spec.choices.iter().map(|choices| vec![cell; choices.len()]).collect();
+        Tables { fresh, rows: BTreeMap::new() }
     }
 
-    fn fresh(&self, agent: AgentId) -> Vec<Cell> {
-        vec![Cell { value: self.initial, visits: 0 }; self.widths[agent.0 as usize]]
-    }
-
-    /// One situation, to be read.
-    pub fn row(&self, agent: AgentId, seen: &Observation) -> Vec<Cell> {
-        self.rows.get(&(agent, seen.signature)).cloned().unwrap_or_else(|| self.fresh(agent))
-    }
-
-    /// One situation, to be changed.
-    pub fn row_mut(&mut self, agent: AgentId, situation: Signature) -> &mut Vec<Cell> {
-        let fresh = self.fresh(agent);
-        self.rows.entry((agent, situation)).or_insert(fresh)
+    /// What an agent holds of a situation.
+    pub fn row(&self, agent: AgentId, seen: &Observation) -> &[Cell] {
+        self.rows.get(&(agent, seen.signature)).unwrap_or(&self.fresh[agent.0 as usize])
     }
 
     /// The values of all choices.
@@ -123,13 +114,14 @@ impl Tables {
 
     /// `max_a Q(o, a)` over the admissible choices.
     pub fn best(&self, agent: AgentId, seen: &Observation) -> f64 {
-        let values = self.values(agent, seen);
-        seen.legal.iter().fold(f64::NEG_INFINITY, |top, a| top.max(values[a.index()]))
+        let row = self.row(agent, seen);
+        seen.legal.iter().fold(f64::NEG_INFINITY, |top, a| top.max(row[a.index()].value))
     }
 
     /// `Q += alpha_n (y - Q)`.
     pub fn move_to(&mut self, target: f64, step: StepRule, agent: AgentId, at: Signature, action: ActionId) {
-        let cell = &mut self.row_mut(agent, at)[action.index()];
+        let row = self.rows.entry((agent, at)).or_insert_with(|| self.fresh[agent.0 as usize].clone());
+        let cell = &mut row[action.index()];
         cell.visits += 1;
         cell.value += step.step(cell.visits) * (target - cell.value);
     }

@@ -93,3 +93,53 @@ impl Baseline for NextVisit {
         self.tables.values(agent, seen)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use relevo_core::{policy::Ties, step::Schedule};
+
+    use super::*;
+    use crate::{
+        baselines::monte_carlo_ucb::{Credit, MonteCarloUcb},
+        environments::chain::Chain,
+    };
+
+    /// On a chain no agent is active twice: waiting for the next visit is then waiting for the return from the choice on,
+    /// and the first choice's is that of the whole episode.
+    #[test]
+    fn without_a_next_visit_it_learns_returns() {
+        let policy = EpsilonGreedy { epsilon: Schedule::Constant(1.0), ties: Ties::First };
+        for seed in 0..20 {
+            let mut env = Chain::new(seed);
+            let spec = env.spec().clone();
+            let mut team = NextVisit::new(&spec, 0.0, StepRule::Constant(1.0), policy, seed);
+            let mut to_go = MonteCarloUcb::new(&spec, Credit::ReturnToGo, 1.0);
+            let mut whole = MonteCarloUcb::new(&spec, Credit::WholeReturn, 1.0);
+            let (mut agent, mut path) = (env.reset(seed), vec![]);
+            let (mut episode_return, mut discount) = (0.0, 1.0);
+            loop {
+                let seen = env.observe(agent);
+                let action = team.choose(agent, &seen, 0);
+                let transition = env.step(action);
+                episode_return += discount * transition.reward.get();
+                discount *= spec.discount.over(transition.tau);
+                for learner in [&mut team as &mut dyn Baseline, &mut to_go, &mut whole] {
+                    learner.learn(&env, agent, &seen, action, &transition);
+                }
+                path.push((agent, seen, action));
+                match transition.next {
+                    Next::Active(next) => agent = next,
+                    Next::Terminal => break,
+                }
+            }
+            let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "seed {seed}: {a} and {b}");
+            for (agent, seen, action) in &path {
+                let value = |learner: &dyn Baseline| learner.values(*agent, seen)[action.index()];
+                near(value(&team), value(&to_go));
+                near(value(&whole), episode_return);
+            }
+            let (agent, seen, action) = &path[0];
+            near(team.values(*agent, seen)[action.index()], episode_return);
+        }
+    }
+}
