@@ -5,8 +5,8 @@
 //! `commit` ends the task, with 1 if the memory is the goal; every handoff costs .01 and the 14th is the last.
 //!
 //! All agents see which cells RA and RB were loaded from, which one is selected, whether there is a result, and d. Only
-//! the arithmetic unit (ALU) sees values, in one of several [`Encoding`]s, once RA and RB hold the two other cells. Whether
-//! the result is right, the zero flag, is seen by the selector and the writer, and by the ALU when its operation is over.
+//! the arithmetic unit (ALU) sees values, in one of several [`Encoding`]s, once RA and RB hold the two other cells; before
+//! that it can do nothing but hand over. Whether the result is right, the zero flag, is seen by the selector and the writer, and by the ALU when its operation is over.
 //! What an agent did is part of what it sees when it hands over.
 
 use relevo_core::{
@@ -29,18 +29,18 @@ pub const SEEN: usize = VALUES / 5;
 const HANDOFFS_MAX: u32 = 14;
 const HANDOFF_REWARD: f64 = -0.01;
 
-const STARTER: u32 = 0;
-const LOAD_A: u32 = 1;
-const LOAD_B: u32 = 2;
+const STARTER: AgentId = AgentId(0);
+const LOAD_A: AgentId = AgentId(1);
+const LOAD_B: AgentId = AgentId(2);
 /// The agent that computes.
 pub const ALU: AgentId = AgentId(3);
-const SELECTOR: u32 = 4;
-const WRITER: u32 = 5;
+const SELECTOR: AgentId = AgentId(4);
+const WRITER: AgentId = AgentId(5);
 const AGENTS: [&str; 6] = ["starter", "load A", "load B", "ALU", "selector", "writer"];
 
 const COMMIT: usize = 1;
 const CELLS: [&str; 3] = ["cell 0", "cell 1", "cell 2"];
-const NAMES: [&str; 8] = ["a + b", "a - b", "b - a", "max", "min", "xor", "and", "or"];
+const NAMES: [&str; 9] = ["no operation", "a + b", "a - b", "b - a", "max", "min", "xor", "and", "or"];
 
 fn compute(operation: usize, a: i32, b: i32) -> i32 {
     match operation {
@@ -187,7 +187,7 @@ impl Cpu {
             loaded: [None; 2],
             result: None,
             selected: None,
-            active: AgentId(STARTER),
+            active: STARTER,
             done: None,
             handoffs: 0,
         }
@@ -220,8 +220,11 @@ impl Cpu {
     }
 
     fn seen_by_alu(&self) -> Observation {
-        let legal = ActionSet::all(self.design.operations);
         let operands = self.operands();
+        let legal = match operands {
+            Some(_) => (1..=self.design.operations as u32).map(ActionId).collect(),
+            None => ActionSet::all(1),
+        };
         if self.design.encoding == Encoding::Signs {
             let signs = operands.map_or(0, |[a, b, t]| {
                 let sign = |x: i32, y: i32| (x.cmp(&y) as i64 + 2) as u64;
@@ -249,11 +252,11 @@ impl Environment for Cpu {
     }
 
     fn operations(&self, agent: AgentId) -> &[&'static str] {
-        match agent.0 {
+        match agent {
             STARTER => &["no operation"],
             LOAD_A | LOAD_B | SELECTOR => &CELLS,
             WRITER => &["no operation", "commit"],
-            _ => &NAMES[..self.design.operations],
+            _ => &NAMES[..=self.design.operations],
         }
     }
 
@@ -272,13 +275,13 @@ impl Environment for Cpu {
         self.memory[d] = other + i32::from(other >= t);
         self.goal = (d, t);
         (self.loaded, self.result, self.selected) = ([None; 2], None, None);
-        (self.active, self.done, self.handoffs) = (AgentId(STARTER), None, 0);
+        (self.active, self.done, self.handoffs) = (STARTER, None, 0);
         self.active
     }
 
     fn observe(&self, agent: AgentId) -> Observation {
         let flag = |seen: bool| u64::from(seen && self.is_right());
-        let flagged = matches!(agent.0, SELECTOR | WRITER);
+        let flagged = matches!(agent, SELECTOR | WRITER);
         match self.done {
             None if agent == ALU => self.seen_by_alu(),
             None => {
@@ -286,7 +289,7 @@ impl Environment for Cpu {
                 Observation::of(signature, ActionSet::all(self.operations(agent).len()))
             }
             Some(done) => {
-                let code = 8 * self.registers() + u64::from(done.0);
+                let code = 16 * self.registers() + u64::from(done.0);
                 let signature = Signature(2 * code + flag(flagged || agent == ALU));
                 Observation::of(signature, ActionSet::all(AGENTS.len() - 1))
             }
@@ -302,20 +305,19 @@ impl Environment for Cpu {
 
     fn operate(&mut self, operation: ActionId) -> Transition {
         self.done = Some(operation);
-        let cell = operation.index();
-        match self.active.0 {
-            LOAD_A => self.loaded[0] = Some(cell),
-            LOAD_B => self.loaded[1] = Some(cell),
-            SELECTOR => self.selected = Some(cell),
-            WRITER if cell == COMMIT => {
+        let choice = operation.index();
+        match self.active {
+            LOAD_A => self.loaded[0] = Some(choice),
+            LOAD_B => self.loaded[1] = Some(choice),
+            SELECTOR => self.selected = Some(choice),
+            WRITER if choice == COMMIT => {
                 let success = self.selected == Some(self.goal.0) && self.is_right();
                 let reward = Return::new(f64::from(u8::from(success))).expect("0 or 1");
                 return Transition { reward, tau: Tau::ONE, next: Next::Terminal };
             }
-            _ if self.active == ALU => {
-                if let [Some(a), Some(b)] = self.loaded {
-                    self.result = Some(compute(operation.index(), self.memory[a], self.memory[b]));
-                }
+            ALU if choice > 0 => {
+                let [a, b, _] = self.operands().expect("nothing else is admissible without operands");
+                self.result = Some(compute(choice - 1, a, b));
             }
             _ => {}
         }
@@ -381,7 +383,7 @@ mod tests {
             let [x, y] = [[1, 2], [0, 2], [0, 1]][d];
             let op = (0..8).find(|op| compute(*op, cpu.memory[x], cpu.memory[y]) == t);
             let program =
-                [(0, 0), (1, x), (2, y), (3, op.expect("a task has a program")), (4, d), (5, COMMIT)];
+                [(0, 0), (1, x), (2, y), (3, 1 + op.expect("a task has a program")), (4, d), (5, COMMIT)];
             let mut total = 0.0;
             for (agent, operation) in program {
                 if agent > 0 {
