@@ -171,9 +171,10 @@ impl Experiment {
 }
 
 /// All experiments.
-pub const ALL: [Experiment; 6] = [
+pub const ALL: &[Experiment] = &[
     experiments::chain::EXPERIMENT,
     experiments::compare::EXPERIMENT,
+    experiments::cpu::EXPERIMENT,
     experiments::faults::EXPERIMENT,
     experiments::maths::EXPERIMENT,
     experiments::routing::EXPERIMENT,
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn expectations_can_be_read_and_names_are_unique() {
-        for experiment in &ALL {
+        for experiment in ALL {
             let expected: Vec<Expected> = serde_json::from_str(experiment.expected).expect(experiment.name);
             assert!(!expected.is_empty() && expected.iter().all(|e| e.min <= e.max));
         }
@@ -215,7 +216,7 @@ mod tests {
     /// Stopped before the first run and after it: what is there is told, what is not is left out.
     #[test]
     fn every_experiment_can_be_stopped() {
-        for experiment in &ALL {
+        for experiment in ALL {
             for stops_after in [0, 1] {
                 let stop = AtomicBool::new(stops_after == 0);
                 let progress = |done: usize, _: usize| stop.store(done >= stops_after, Ordering::Relaxed);

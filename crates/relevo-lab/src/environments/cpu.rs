@@ -223,6 +223,7 @@ impl Cpu {
         let operands = self.operands();
         let legal = match operands {
             Some(_) => (1..=self.design.operations as u32).map(ActionId).collect(),
+            // A choice among operations without effect would be a maximum over noise, and undiscounted loops feed on that.
             None => ActionSet::all(1),
         };
         if self.design.encoding == Encoding::Signs {

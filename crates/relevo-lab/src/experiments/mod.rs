@@ -4,5 +4,6 @@ pub mod chain;
 pub mod compare;
 pub mod faults;
 pub mod maths;
+pub mod cpu;
 pub mod routing;
 pub mod t1;
