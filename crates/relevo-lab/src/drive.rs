@@ -27,7 +27,7 @@ pub struct Crew {
     rngs: Vec<Rng>,
     todo: VecDeque<(AgentId, Effect)>,
     effects: Vec<Effect>,
-    /// Where values do not simply arrive.
+    /// What carries the values; without it they arrive at once.
     mail: Option<Mail>,
 }
 
@@ -168,9 +168,9 @@ impl Crew {
         self.open(env, to, 0);
     }
 
-    /// Play and learn from `handoffs` more handoffs of a task that continues, `clock` of which have been made; every
-    /// value has come back at the end, if the mail is ideal. Where the environment restarts, the value of the last handoff has come back too,
-    /// its receiver does not act, and the clock of the schedules goes on.
+    /// Play and learn from `handoffs` more handoffs of a task that continues, `clock` of which have been made; where the
+    /// mail is ideal, every value has come back at the end. Where the environment restarts, the value of the last handoff
+    /// has come back too, its receiver does not act, and the clock of the schedules goes on.
     pub fn go_on(&mut self, env: &mut dyn Environment, clock: u64, handoffs: u64) {
         let mut made = 0;
         while let Some((agent, effect)) = self.todo.pop_front() {
