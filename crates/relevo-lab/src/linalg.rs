@@ -25,6 +25,22 @@ impl Square {
         &self.cells[i * self.n..][..self.n]
     }
 
+    /// `A B`.
+    pub fn times(&self, b: &Square) -> Square {
+        let mut out = Square::from_fn(self.n, |_, _| 0.0);
+        for i in 0..self.n {
+            for (k, a) in self.row(i).iter().enumerate() {
+                out.row_mut(i).iter_mut().zip(b.row(k)).for_each(|(x, b)| *x += a * b);
+            }
+        }
+        out
+    }
+
+    /// The root of the sum of squares of all cells.
+    pub fn norm(&self) -> f64 {
+        dot(&self.cells, &self.cells).sqrt()
+    }
+
     fn row_mut(&mut self, i: usize) -> &mut [f64] {
         &mut self.cells[i * self.n..][..self.n]
     }
@@ -111,6 +127,9 @@ mod tests {
             for (i, b) in b.iter().enumerate() {
                 assert!((dot(a.row(i), &x) - b).abs() < 1e-9);
             }
+            let inverse = lu.solve_all(&Square::from_fn(n, |i, j| f64::from(u8::from(i == j))));
+            let product = a.times(&inverse);
+            assert!((product.norm() - (n as f64).sqrt()).abs() < 1e-9);
             let identity = lu.solve_all(&a);
             for i in 0..n {
                 for (j, cell) in identity.row(i).iter().enumerate() {

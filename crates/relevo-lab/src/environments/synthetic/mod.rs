@@ -12,6 +12,7 @@
 //! continues (the value of the handoff has come back, nothing is cut off), or as its end. Agents, states, rewards and
 //! transitions are drawn once per instance; the same instance is seen through every map.
 
+pub mod chain;
 pub mod oracle;
 
 use core::f64::consts::{PI, TAU};
@@ -19,7 +20,7 @@ use core::f64::consts::{PI, TAU};
 use relevo_core::{
     Rng,
     ids::{ActionId, AgentId},
-    observation::{ActionSet, Observation, Signature},
+    observation::{ActionSet, Features, Observation, Signature},
     protocol::Choice,
     units::{Discount, Return, Tau},
 };
@@ -36,7 +37,7 @@ pub const NAME: &str = "synthetic@1";
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Generator {
     /// On a ring, with f and g random sums of cosines of unit mean square, `r = .5 + .5 tanh(.7 f)`, and next states
-    /// around `z + U(-3, 3) + 1.5 g(z)` with a Gaussian of width 1.5, or anywhere.
+    /// around `z + drift (U(-1, 1) + g(z) / 2)` with a Gaussian, or anywhere.
     Smooth {
         /// M, how many frequencies f has; g has at most three.
         modes: u32,
@@ -44,11 +45,27 @@ pub enum Generator {
         beta: f64,
         /// The probability of anywhere.
         teleport: f64,
+        /// Width of the Gaussian, in states.
+        width: f64,
+        /// How far a step leads on, in states.
+        drift: f64,
     },
     /// Rewards uniform on [0, 1], every row of P uniform on the simplex.
     Dense,
     /// Rewards uniform on [0, 1], four next states with a distribution uniform on the simplex.
     Garnet,
+    /// Rewards uniform on [0, 1], next states uniform on the state's half of all states, or on the other half.
+    TwoBlocks {
+        /// The probability of the other half.
+        switch: f64,
+    },
+}
+
+impl Generator {
+    /// The smooth one with beta 0, that reaches a fifth of its next states from anywhere.
+    pub const fn smooth(modes: u32) -> Self {
+        Generator::Smooth { modes, beta: 0.0, teleport: 0.2, width: 1.5, drift: 3.0 }
+    }
 }
 
 /// What agents see of a state, keeping `K = max(1, floor(rho |Z|))` observations.
@@ -100,6 +117,8 @@ pub struct Design {
     pub map: ObservationMap,
     /// rho, the share of states that is kept apart.
     pub rho: f64,
+    /// Whether an observation carries `(cos, sin)(2 pi o / K)`, for estimators that generalise.
+    pub features: bool,
 }
 
 impl Default for Design {
@@ -111,9 +130,10 @@ impl Default for Design {
             handoff: 0.5,
             ending: Ending::Restart(0.02),
             noise: 0.0,
-            generator: Generator::Smooth { modes: 24, beta: 0.0, teleport: 0.2 },
+            generator: Generator::smooth(24),
             map: ObservationMap::TailMerge,
             rho: 1.0,
+            features: false,
         }
     }
 }
@@ -221,7 +241,19 @@ impl Synthetic {
 
     /// An observation by its number.
     pub fn observation(&self, number: usize) -> Observation {
-        Observation::of(Signature(number as u64), ActionSet::all(self.design.choices()))
+        let plain = Observation::of(Signature(number as u64), ActionSet::all(self.design.choices()));
+        match self.design.features {
+            true => {
+                let (sin, cos) = (TAU * number as f64 / self.design.observations() as f64).sin_cos();
+                Observation { features: Features::Dense(Box::new([cos as f32, sin as f32])), ..plain }
+            }
+            false => plain,
+        }
+    }
+
+    /// z, which no agent sees as such.
+    pub fn state(&self) -> usize {
+        self.state
     }
 
     fn begin(&mut self) -> AgentId {
@@ -289,12 +321,12 @@ impl Environment for Synthetic {
 /// The reward and the transitions of a pair.
 fn draw(generator: Generator, states: usize, rng: &mut Rng) -> Pair {
     let (reward, rows): (Vec<f64>, Vec<Vec<f64>>) = match generator {
-        Generator::Smooth { modes, beta, teleport } => {
+        Generator::Smooth { modes, beta, teleport, width, drift } => {
             let f = cosines(states, modes, beta, rng);
             let g = cosines(states, modes.min(3), beta, rng);
-            let drift = -3.0 + 6.0 * rng.unit();
+            let onward = -drift + 2.0 * drift * rng.unit();
             let row = |z: usize| {
-                let ring = ring_gaussian(states, z as f64 + drift + 1.5 * g[z], 1.5);
+                let ring = ring_gaussian(states, z as f64 + onward + 0.5 * drift * g[z], width);
                 ring.into_iter().map(|p| (1.0 - teleport) * p + teleport / states as f64).collect()
             };
             (f.iter().map(|f| 0.5 + 0.5 * (0.7 * f).tanh()).collect(), (0..states).map(row).collect())
@@ -314,6 +346,17 @@ fn draw(generator: Generator, states: usize, rng: &mut Rng) -> Pair {
                 row
             };
             (reward, (0..states).map(|_| row()).collect())
+        }
+        Generator::TwoBlocks { switch } => {
+            let reward = (0..states).map(|_| rng.unit()).collect();
+            let half = states / 2;
+            let chance = |z: usize, to: usize| match ((z < half) == (to < half), to < half) {
+                (true, true) => (1.0 - switch) / half as f64,
+                (true, false) => (1.0 - switch) / (states - half) as f64,
+                (false, true) => switch / half as f64,
+                (false, false) => switch / (states - half) as f64,
+            };
+            (reward, (0..states).map(|z| (0..states).map(|to| chance(z, to)).collect()).collect())
         }
     };
     let next = Square::from_fn(states, |z, to| rows[z][to]);
@@ -371,7 +414,7 @@ mod tests {
 
     fn designs() -> impl Iterator<Item = Design> {
         let generators =
-            [Generator::Smooth { modes: 8, beta: 0.0, teleport: 0.2 }, Generator::Dense, Generator::Garnet];
+            [Generator::smooth(8), Generator::Dense, Generator::Garnet, Generator::TwoBlocks { switch: 0.1 }];
         let maps = [ObservationMap::TailMerge, ObservationMap::TailMergeUnpermuted, ObservationMap::Bucket];
         let all = generators.into_iter().flat_map(move |generator| maps.map(|map| (generator, map)));
         all.map(|(generator, map)| Design { states: 16, generator, map, rho: 0.5, ..Design::default() })

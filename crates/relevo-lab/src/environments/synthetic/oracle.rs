@@ -2,7 +2,7 @@
 //! the two can be.
 
 use crate::{
-    environments::synthetic::{Ending, Synthetic, successor},
+    environments::synthetic::{Ending, Synthetic, chain::Chain, successor},
     linalg::{Lu, Square, dot},
 };
 
@@ -128,6 +128,8 @@ pub struct Exact {
     pub options: Options,
     /// mu(z, i): how often each agent is active in each state when all choices are uniform, by agent and state; sums to 1.
     pub behaviour: Values,
+    /// The chain of agents and states under uniform choices.
+    pub chain: Chain,
     /// Q*.
     pub optimum: Values,
     /// The largest row sum of F: gbar, times 1 - e if the task ends.
@@ -162,8 +164,8 @@ impl Exact {
         let sums = next.iter().flat_map(|f| (0..n).map(|z| f.row(z).iter().sum::<f64>()));
         let contraction = sums.fold(0.0, f64::max);
         let options = Options { agents: design.agents, reward, next };
-        let behaviour = stationary(design.agents, &plain, design.ending.probability());
-        Exact { optimum: options.optimum(), options, behaviour, contraction }
+        let chain = Chain::new(design.agents, &plain, design.ending.probability());
+        Exact { optimum: options.optimum(), options, behaviour: chain.stationary(), chain, contraction }
     }
 
     /// What becomes of the instance when agent i sees `phi(i, z)`, one of `observations`, and all choices are uniform
@@ -229,11 +231,25 @@ impl Exact {
         Seen { fixed_point, gaps, options }
     }
 
-    /// `sum mu(z, i) / (N - 1) (Q_i(phi_i(z), j) - Q*(z, i, j))^2`.
+    /// `E [(Q_i(phi_i(z), j) - Q*(z, i, j))^2]` under mu and uniform choices.
     pub fn squared_error(&self, q: &Values, phi: impl Fn(usize, usize) -> usize) -> f64 {
-        let of = |(i, _, row): (usize, usize, usize)| {
-            let error = |z: usize| q[row][phi(i, z)] - self.optimum[row][z];
-            (0..self.options.situations()).map(|z| self.behaviour[i][z] * error(z).powi(2)).sum::<f64>()
+        self.expectation(|i, row, z| (q[row][phi(i, z)] - self.optimum[row][z]).powi(2))
+    }
+
+    /// `E [Q_i(phi_i(z), j) - Q*(z, i, j)]` under mu and uniform choices.
+    pub fn mean_error(&self, q: &Values, phi: impl Fn(usize, usize) -> usize) -> f64 {
+        self.expectation(|i, row, z| q[row][phi(i, z)] - self.optimum[row][z])
+    }
+
+    /// `E [(Q_i(o, j) - Qhat_i(o, j))^2]`, `o = phi_i(z)`, under mu and uniform choices.
+    pub fn squared_distance(&self, q: &Values, other: &Values, phi: impl Fn(usize, usize) -> usize) -> f64 {
+        self.expectation(|i, row, z| (q[row][phi(i, z)] - other[row][phi(i, z)]).powi(2))
+    }
+
+    /// `sum_{z, i, j} mu(z, i) / (N - 1) f(i, row of i and j, z)`.
+    pub fn expectation(&self, f: impl Fn(usize, usize, usize) -> f64) -> f64 {
+        let of = |(i, _, row): (usize, usize, usize)| -> f64 {
+            self.behaviour[i].iter().enumerate().map(|(z, mu)| mu * f(i, row, z)).sum()
         };
         self.options.pairs().map(of).sum::<f64>() / self.options.choices() as f64
     }
@@ -300,23 +316,6 @@ impl Gaps {
     }
 }
 
-/// The stationary law of `M = (1 - e) G_pi + e uniform`, choices uniform, by agent and state.
-fn stationary(agents: usize, plain: &[Square], e: f64) -> Values {
-    let (n, choices) = (plain[0].size(), agents - 1);
-    // (I - (1 - e) G_pi^T) mu = e uniform
-    let system = Square::from_fn(agents * n, |to, from| {
-        let ((i, z), (j, t)) = ((from / n, from % n), (to / n, to % n));
-        let moves = match i == j {
-            true => 0.0,
-            false => plain[i * choices + j - usize::from(j > i)].row(z)[t] / choices as f64,
-        };
-        f64::from(u8::from(from == to)) - (1.0 - e) * moves
-    });
-    let restart = vec![e / (agents * n) as f64; agents * n];
-    let mu = Lu::new(system).expect("restarts make it regular").solve(&restart);
-    mu.chunks(n).map(<[f64]>::to_vec).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use relevo_core::{Rng, ids::ActionId};
@@ -327,8 +326,7 @@ mod tests {
         environments::synthetic::{Design, Generator, ObservationMap},
     };
 
-    const GENERATORS: [Generator; 3] =
-        [Generator::Smooth { modes: 8, beta: 0.0, teleport: 0.2 }, Generator::Dense, Generator::Garnet];
+    const GENERATORS: [Generator; 3] = [Generator::smooth(8), Generator::Dense, Generator::Garnet];
 
     fn seen(env: &Synthetic, exact: &Exact) -> Seen {
         exact.seen_through(env.design().observations(), |i, z| env.observed(i, z))

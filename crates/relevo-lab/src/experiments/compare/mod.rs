@@ -58,9 +58,10 @@ const DESIGN: Design = Design {
     handoff: 0.5,
     ending: Ending::Terminal(0.05),
     noise: 0.5,
-    generator: Generator::Smooth { modes: 8, beta: 0.0, teleport: 0.2 },
+    generator: Generator::smooth(8),
     map: ObservationMap::TailMerge,
     rho: 1.0,
+    features: false,
 };
 
 /// What learns.

@@ -69,7 +69,7 @@ struct Run {
 }
 
 fn learn(name: &'static str, faults: Faults, seed: u64, settings: &Settings<'_>) -> Run {
-    let generator = Generator::Smooth { modes: 8, beta: 0.0, teleport: 0.2 };
+    let generator = Generator::smooth(8);
     let mut env = Synthetic::new(Design { states: 16, noise: 0.5, generator, ..Design::default() }, seed);
     let exact = Exact::new(&env);
     let (discount, (min, max)) = (env.spec().discount, env.spec().returns);

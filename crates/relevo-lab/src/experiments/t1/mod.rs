@@ -30,7 +30,7 @@ fn seeds(quick: bool) -> Range<u64> {
 const WINDOW: usize = 5;
 const RHOS: [f64; 5] = [1.0, 0.8, 0.6, 0.4, 0.2];
 
-const SMOOTH: Generator = Generator::Smooth { modes: 24, beta: 0.0, teleport: 0.2 };
+const SMOOTH: Generator = Generator::smooth(24);
 /// Name, generator, map.
 const SETTINGS: [(&str, Generator, ObservationMap); 4] = [
     ("tail merge, smooth", SMOOTH, ObservationMap::TailMerge),
