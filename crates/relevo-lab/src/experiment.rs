@@ -28,6 +28,11 @@ pub struct Settings<'s> {
 }
 
 impl Settings<'_> {
+    /// Whether a stop is asked for; a run of more than a second looks.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     /// Run `run` for every item, on several threads; the results are in the order of the items, whatever the number of
     /// threads. Items not begun when a stop is asked for are left out.
     pub fn map<I: Sync, O: Send>(&self, items: &[I], run: impl Fn(&I) -> O + Sync) -> Vec<O> {
@@ -36,7 +41,7 @@ impl Settings<'_> {
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.clamp(1, items.len().max(1)) {
                 scope.spawn(|| {
-                    while !self.stop.load(Ordering::Relaxed)
+                    while !self.stopped()
                         && let i = next.fetch_add(1, Ordering::Relaxed)
                         && let Some(item) = items.get(i)
                     {
@@ -179,6 +184,10 @@ pub const ALL: &[Experiment] = &[
     experiments::maths::EXPERIMENT,
     experiments::routing::EXPERIMENT,
     experiments::t1::EXPERIMENT,
+    experiments::t2::interface::EXPERIMENT,
+    experiments::t2::mixing::EXPERIMENT,
+    experiments::t2::samples::EXPERIMENT,
+    experiments::t2::width::EXPERIMENT,
 ];
 
 /// The median of numbers; NaN of none.

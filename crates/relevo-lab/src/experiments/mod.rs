@@ -7,3 +7,4 @@ pub mod maths;
 pub mod cpu;
 pub mod routing;
 pub mod t1;
+pub mod t2;
