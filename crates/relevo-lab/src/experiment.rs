@@ -177,6 +177,7 @@ impl Experiment {
 
 /// All experiments.
 pub const ALL: &[Experiment] = &[
+    experiments::certify::EXPERIMENT,
     experiments::chain::EXPERIMENT,
     experiments::compare::EXPERIMENT,
     experiments::cpu::EXPERIMENT,

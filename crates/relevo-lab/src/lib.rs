@@ -3,6 +3,7 @@
 //! Everything here is simulated, and says so.
 
 pub mod baselines;
+pub mod certify;
 pub mod drive;
 pub mod environment;
 pub mod environments;

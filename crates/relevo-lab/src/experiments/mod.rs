@@ -1,5 +1,6 @@
 //! One folder per experiment.
 
+pub mod certify;
 pub mod chain;
 pub mod compare;
 pub mod faults;
