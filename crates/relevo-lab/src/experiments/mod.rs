@@ -3,9 +3,9 @@
 pub mod certify;
 pub mod chain;
 pub mod compare;
+pub mod cpu;
 pub mod faults;
 pub mod maths;
-pub mod cpu;
 pub mod routing;
 pub mod t1;
 pub mod t2;
