@@ -2,16 +2,19 @@
 //! ([`Extensions`](crate::learner::Extensions)). A receiver names its situations by opaque handles and may be asked for
 //! their values again, or sends a value again when it has moved.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::{
+    collections::{BTreeMap, BTreeSet},
+    vec::Vec,
+};
 
 use super::{Choice, Effect, Effects, Participant, ValueMessage};
 use crate::{
     ids::{ActionId, AgentId, Handle, HandoffId},
     learner::Step,
-    observation::{Observation, Signature},
+    observation::{ActionSet, Features, Observation, Signature},
     record::{Record, Table},
     rng::Rng,
-    units::Value,
+    units::{Return, Tau, Usage, Value},
 };
 
 /// One cell of the local model: sums over own handoffs (specification of the extension: learning from re-asked
@@ -39,11 +42,54 @@ pub(super) struct Extended {
     /// Local model: cells, receivers' last values, and which cells a receiver's value enters.
     cells: BTreeMap<(Signature, ActionId), Cell>,
     receivers: BTreeMap<(AgentId, Handle), Receiver>,
-    /// Refresh, receiving side: by situation and predecessor, the last handoff, its observation and value sent.
-    sent: BTreeMap<(Signature, AgentId), (Observation, ValueMessage)>,
+    /// Refresh, receiving side: own situations whose value was sent, and how many values they hold together.
+    sent: BTreeMap<Signature, Sent>,
+    sent_values: usize,
     /// Refresh, sending side: steps already settled, by handoff, the newest per cell.
-    used: BTreeMap<HandoffId, (Step, u32)>,
+    used: BTreeMap<HandoffId, Used>,
     used_by_cell: BTreeMap<(Signature, ActionId), HandoffId>,
+}
+
+/// An own situation and the last value that each predecessor was sent of it, in the order of the predecessors.
+#[derive(Clone, Debug)]
+struct Sent {
+    observation: Observation,
+    last: Vec<ValueMessage>,
+}
+
+/// What a settled step needs to be moved to a new target.
+#[derive(Clone, Debug)]
+struct Used {
+    signature: Signature,
+    features: Features,
+    action: ActionId,
+    reward: Return,
+    tau: Tau,
+    /// Of the value that it has been moved to.
+    revision: u32,
+}
+
+impl Extended {
+    fn sent(&mut self, o: &Observation, message: ValueMessage, max: usize) {
+        let sent = self.sent.entry(o.signature).or_insert(Sent { observation: o.clone(), last: Vec::new() });
+        sent.observation.clone_from(o);
+        match sent.last.binary_search_by_key(&message.handoff.from, |last| last.handoff.from) {
+            Ok(place) => sent.last[place] = message,
+            Err(place) => {
+                sent.last.insert(place, message);
+                self.sent_values += 1;
+            }
+        }
+        if self.sent_values > max
+            && let Some(mut first) = self.sent.first_entry()
+        {
+            self.sent_values -= 1;
+            first.get_mut().last.remove(0);
+            if first.get().last.is_empty() {
+                first.remove();
+            }
+        }
+    }
 }
 
 impl Participant {
@@ -72,9 +118,7 @@ impl Participant {
             message.handle = Some(handle);
         }
         if extensions.refresh.is_some() {
-            let key = (o.signature, id.from);
-            let max = self.spec.limits.extended_max;
-            bounded_insert(&mut self.extended.sent, key, (o.clone(), message), max);
+            self.extended.sent(o, message, self.spec.limits.extended_max);
         }
         message
     }
@@ -85,40 +129,43 @@ impl Participant {
         else {
             return;
         };
-        let situations = (signature, AgentId(0))..=(signature, AgentId(u32::MAX));
-        for ((_, to), (observation, last)) in self.extended.sent.range_mut(situations) {
-            let value = self.learner.appraise(table, observation).value;
-            if (value.get() - last.value.get()).abs() > theta {
-                last.value = value;
-                last.revision += 1;
-                effects.push(Effect::Value { to: *to, message: *last });
-            }
+        let Some(Sent { observation, last }) = self.extended.sent.get_mut(&signature) else { return };
+        let value = self.learner.view(table, observation).value();
+        for last in last.iter_mut().filter(|last| (value.get() - last.value.get()).abs() > theta) {
+            last.value = value;
+            last.revision += 1;
+            effects.push(Effect::Value { to: last.handoff.from, message: *last });
         }
     }
 
     pub(super) fn keep_used(&mut self, handoff: HandoffId, step: Step) {
-        let cell = (step.observation.signature, step.action);
+        let Step { observation: Observation { signature, features, .. }, action, reward, tau, .. } = step;
+        let cell = (signature, action);
         let Extended { used, used_by_cell, .. } = &mut self.extended;
         if let Some(older) = used_by_cell.insert(cell, handoff) {
             used.remove(&older);
         }
-        used.insert(handoff, (step, 0));
+        used.insert(handoff, Used { signature, features, action, reward, tau, revision: 0 });
         if used.len() > self.spec.limits.extended_max
-            && let Some((_, (step, _))) = used.pop_first()
+            && let Some((_, oldest)) = used.pop_first()
         {
-            used_by_cell.remove(&(step.observation.signature, step.action));
+            used_by_cell.remove(&(oldest.signature, oldest.action));
         }
     }
 
     /// Refresh, sending side: move the newest step of a cell to the new target without counting a visit.
     pub(super) fn refreshed(&mut self, message: ValueMessage, effects: &mut Effects) {
-        let fresh = self.extended.used.get_mut(&message.handoff).filter(|(_, last)| message.revision > *last);
-        let (Some((step, last)), Some(_)) = (fresh, self.spec.learner.extensions.refresh) else {
+        let fresh =
+            self.extended.used.get_mut(&message.handoff).filter(|used| message.revision > used.revision);
+        let (Some(used), Some(_)) = (fresh, self.spec.learner.extensions.refresh) else {
             self.counters.late_values += 1;
             return;
         };
-        *last = message.revision;
-        let step = step.clone();
+        used.revision = message.revision;
+        let Used { signature, action, reward, tau, .. } = *used;
+        let observation =
+            Observation { signature, features: used.features.clone(), legal: ActionSet::default() };
+        let step = Step { observation, action, reward, tau, usage: Usage::default() };
         self.record(effects, || Record::Valued { message });
         let value = self.spec.learner.bounds.clamp(message.value);
         let target = self.learner.target(&step, Some(value));
