@@ -1,11 +1,11 @@
 """The network of benches/mlp.rs in PyTorch, on one thread: 20-512-512-512-16 with a target network.
 
-Prints one JSON object of rates a second of processor time, each the median of several runs, for each way that PyTorch
-offers.
+Reads names of cases, one a line; answers each with one JSON object of rates a second of processor time, one for each way
+that PyTorch offers.
 """
 
 import json
-import statistics
+import sys
 import time
 
 import torch
@@ -23,18 +23,12 @@ def net():
     return nn.Sequential(*layers, nn.Linear(sizes[-1], ACTIONS))
 
 
-def rate(work, seconds=1.0, runs=5):
-    end = time.thread_time() + 0.3
-    while time.thread_time() < end:
+def rate(work, seconds=0.3):
+    n, start = 0, time.thread_time()
+    while time.thread_time() - start < seconds:
         work()
-    rates = []
-    for _ in range(runs):
-        n, start = 0, time.thread_time()
-        while time.thread_time() - start < seconds / runs:
-            work()
-            n += 1
-        rates.append(n / (time.thread_time() - start))
-    return statistics.median(rates)
+        n += 1
+    return n / (time.thread_time() - start)
 
 
 def data(batch):
@@ -70,7 +64,7 @@ def updates(batch, optimiser, project=False):
                     for p, c, d in zip(parameters, centre, away):
                         torch.add(c, d, out=p)
 
-    return rate(work)
+    return work
 
 
 def choices():
@@ -80,7 +74,7 @@ def choices():
         with torch.inference_mode():
             return int(online(o).argmax(1))
 
-    return rate(work)
+    return work
 
 
 adams = {
@@ -94,14 +88,11 @@ sgds = {
     "fused": lambda p: torch.optim.SGD(p, lr=1e-3, fused=True),
 }
 
-print(
-    json.dumps(
-        {
-            "version": torch.__version__,
-            "adam-32": {name: updates(32, make) for name, make in adams.items()},
-            "adam-1": {name: updates(1, make) for name, make in adams.items()},
-            "sgd-1": {name: updates(1, make, project=True) for name, make in sgds.items()},
-            "choices": {"default": choices()},
-        }
-    )
-)
+cases = {
+    "adam-32": {name: updates(32, make) for name, make in adams.items()},
+    "adam-1": {name: updates(1, make) for name, make in adams.items()},
+    "sgd-1": {name: updates(1, make, project=True) for name, make in sgds.items()},
+    "choices": {"default": choices()},
+}
+for line in sys.stdin:
+    print(json.dumps({name: rate(work) for name, work in cases[line.strip()].items()}), flush=True)
