@@ -1,7 +1,7 @@
 //! Which handoffs a participant has met: those in flight, and of those that ended the latest, so that nothing is done
 //! twice and a late value is told from an unknown one.
 //!
-//! Every event looks its handoff up here, once. Ended handoffs are forgotten oldest first. What is known lies in the
+//! Every event looks its handoff up here. Ended handoffs are forgotten oldest first. What is known lies in the
 //! order in which it was met, which is about the order in which it is forgotten, beside a small index: forgetting then
 //! walks through memory instead of jumping.
 

@@ -123,13 +123,13 @@ fn run(settings: &Settings<'_>) -> Findings {
         ratios.push(curve(&|r, t| r.squared_errors[t] / r.floor));
         distances.push(curve(&|r, t| r.squared_distances[t]));
     }
-    let plot = |name: &str, title: &str, y_label: &str, y_log: bool, series, levels| Plot {
+    let plot = |name: &str, title: &str, y_label: &str, series, levels| Plot {
         name: name.to_owned(),
         title: title.to_owned(),
         x_label: "handoffs".to_owned(),
         y_label: y_label.to_owned(),
         x_log: true,
-        y_log,
+        y_log: true,
         series,
         levels,
     };
@@ -141,7 +141,6 @@ fn run(settings: &Settings<'_>) -> Findings {
                 "floor",
                 "Squared error over the exact floor, by interface",
                 "squared error / floor: median and quartiles",
-                false,
                 ratios,
                 vec![("floor".to_owned(), 1.0)],
             ),
@@ -149,7 +148,6 @@ fn run(settings: &Settings<'_>) -> Findings {
                 "distance",
                 "Squared distance to the abstract fixed point, by interface",
                 "squared distance: median and quartiles",
-                true,
                 distances,
                 vec![],
             ),

@@ -136,6 +136,6 @@ fn run(settings: &Settings<'_>) -> Findings {
 
 const NOTES: &str = "One hidden layer of ReLU units on (cos, sin)(2 pi z / 64), Adam at .005, batches of 32, first values 10, which are \
                      subtracted from the targets; uniform choices, noise .5 a primitive step. Rewards have six frequencies whose \
-                     amplitudes fall like 1/m. The rate falls like `resc` 100 with the visits of a situation's choice, which takes the place \
+                     amplitudes fall like 1/m (eight equal ones, tried first, leave more error at every width). The rate falls like `resc` 100 with the visits of a situation's choice, which takes the place \
                      of a straight line in time: the core's step rules count visits. The interval is over instances, whose \
                      difficulty differs more than neighbouring widths do.";
