@@ -119,11 +119,7 @@ fn main() {
                      times a lookup alone; limited by {}",
                     appraise / read,
                     settle / lookup,
-                    if far {
-                        "the latency of three places in memory"
-                    } else {
-                        "the step n^-w"
-                    }
+                    if far { "the latency of three places in memory" } else { "the step n^-w" }
                 ));
             }
         }

@@ -90,7 +90,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(kind: Kind) -> Self {
+    /// A team whose agents remember so many ended handoffs each.
+    pub fn new(kind: Kind, remembered_max: usize) -> Self {
         let agents = 0..AGENTS;
         let rngs: Vec<Rng> = agents.clone().map(|i| Rng::stream(1, &format!("policy/{i}"))).collect();
         let participants = agents
@@ -101,7 +102,7 @@ impl World {
                     choices: [Choice::Finish].into_iter().chain(others).collect(),
                     learner: learner(kind),
                     handoff_reward: Return::new(HANDING_OVER).unwrap(),
-                    limits: Limits::default(),
+                    limits: Limits { remembered_max, ..Limits::default() },
                     journal: Journal::Omitted,
                 };
                 Participant::new(spec, &mut Rng::stream(1, &format!("initial/{i}"))).unwrap()
