@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -208,8 +208,15 @@ impl<'a> Bench<'a> {
         bar.set_prefix(experiment.name);
         bar.enable_steady_tick(Duration::from_millis(500));
         let finished = AtomicUsize::new(0);
+        let told = Mutex::new(Instant::now());
         let progress = |done: usize, all: usize| {
             finished.fetch_max(done, Ordering::Relaxed);
+            // Where there is no terminal, a line now and then.
+            let mut told = told.lock().expect("nobody panics while telling");
+            if bar.is_hidden() && told.elapsed() > Duration::from_secs(30) {
+                *told = Instant::now();
+                say!("{}: {done} of {all} runs", experiment.name);
+            }
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         };
