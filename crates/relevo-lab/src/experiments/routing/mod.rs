@@ -1,6 +1,9 @@
 //! `routing`: how many packets teach a network to deliver, and to deliver on shortest paths ([`crate::environments::routing`]).
 
-use core::ops::Range;
+use core::{
+    ops::Range,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use relevo_core::{
     Rng,
@@ -198,7 +201,8 @@ fn path_cost(crew: &Crew, network: &Network, from: usize, to: usize, rng: &mut R
     None
 }
 
-fn learn(item: &Item) -> Run {
+/// A run; `None` if it was stopped.
+fn learn(item: &Item, stop: &AtomicBool) -> Option<Run> {
     let started = std::time::Instant::now();
     let mut env = Routing::new(Network::generate(item.shape, item.nodes, item.congested, item.seed));
     let network = env.network().clone();
@@ -207,6 +211,9 @@ fn learn(item: &Item) -> Run {
     let mut rng = Rng::stream(item.seed, "routing/checks");
     let (mut hops, mut values, mut next_check, mut checks) = (0, 0, FIRST_CHECK, vec![]);
     for episode in 1..=item.episodes_max {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
         let played = crew.play(&mut env, item.seed << 32 | episode, episode);
         hops += u64::from(played.choices);
         values += played.values;
@@ -227,7 +234,7 @@ fn learn(item: &Item) -> Run {
             }
         }
     }
-    Run {
+    Some(Run {
         shape: item.shape.name(),
         nodes: item.nodes,
         congested: item.congested,
@@ -235,30 +242,33 @@ fn learn(item: &Item) -> Run {
         seed: item.seed,
         checks,
         seconds: started.elapsed().as_secs_f64(),
-    }
+    })
 }
 
 /// What is run: networks without congestion of all sizes, then congested ones.
 fn items(settings: &Settings<'_>) -> Vec<Item> {
     let mut items = vec![];
-    let mut add = |nodes: usize, congested, shapes: &[Shape], variants: &[Variant], episodes_max, seeds| {
-        for seed in Range::<u64>::clone(seeds) {
-            for (shape, variant) in shapes.iter().flat_map(|s| variants.iter().map(move |v| (*s, *v))) {
-                items.push(Item { shape, nodes, congested, variant, episodes_max, seed });
+    let mut add =
+        |nodes: usize, congested, shapes: &[Shape], variants: &[Variant], episodes_max, seeds: Range<u64>| {
+            for seed in seeds {
+                for (shape, variant) in shapes.iter().flat_map(|s| variants.iter().map(move |v| (*s, *v))) {
+                    items.push(Item { shape, nodes, congested, variant, episodes_max, seed });
+                }
             }
-        }
-    };
+        };
     let seeds = &settings.seeds;
-    add(10, 0.0, &Shape::ALL, &VARIANTS, 20_000, seeds);
-    add(50, 0.0, &Shape::ALL, &VARIANTS, 400_000, seeds);
-    let congested = if settings.quick { (10, 20_000) } else { (50, 100_000) };
-    add(congested.0, CONGESTED, &Shape::ALL, &CONGESTED_VARIANTS, congested.1, seeds);
+    let first = |n: u64| seeds.start..seeds.end.min(seeds.start + n);
+    // The longest first, so that no thread waits for another in the end.
     if !settings.quick {
-        add(200, 0.0, &Shape::ALL, &VARIANTS, 4_000_000, seeds);
-        let [er, ba, ws, _] = Shape::ALL;
-        let first = seeds.start..seeds.start + 1;
-        add(1000, 0.0, &[er, ba, ws], &[REFRESHED], 8_000_000, &first);
+        add(1000, 0.0, &Shape::ALL, &[REFRESHED], 8_000_000, first(1));
+        // Without refresh they are not awaited: what is reached by then is told.
+        add(1000, 0.0, &Shape::ALL, &[INFORMED], 100_000, first(1));
+        add(200, 0.0, &Shape::ALL, &VARIANTS, 4_000_000, first(2));
     }
+    add(10, 0.0, &Shape::ALL, &VARIANTS, 20_000, seeds.clone());
+    add(50, 0.0, &Shape::ALL, &VARIANTS, 400_000, seeds.clone());
+    let congested = if settings.quick { (10, 20_000) } else { (50, 100_000) };
+    add(congested.0, CONGESTED, &Shape::ALL, &CONGESTED_VARIANTS, congested.1, seeds.clone());
     items
 }
 
@@ -271,7 +281,8 @@ fn spread(numbers: &[f64]) -> String {
 
 fn run(settings: &Settings<'_>) -> Findings {
     let items = items(settings);
-    let runs = settings.map(&items, learn);
+    let runs = settings.map(&items, |item| learn(item, settings.stop));
+    let runs: Vec<Run> = runs.into_iter().flatten().collect();
     let head = [
         "nodes",
         "network",
@@ -385,7 +396,7 @@ mod tests {
         for (shape, variant) in Shape::ALL.into_iter().flat_map(|s| VARIANTS.map(|v| (s, v))) {
             for seed in [1, 2] {
                 let item = Item { shape, nodes: 10, congested: 0.0, variant, episodes_max: 20_000, seed };
-                let run = learn(&item);
+                let run = learn(&item, &AtomicBool::new(false)).expect("nobody stops it");
                 let last = run.last();
                 assert_eq!(
                     (last.delivered, last.shortest),
