@@ -64,7 +64,7 @@ fn episodes(encoding: Encoding, quick: bool) -> u64 {
     match (encoding, quick) {
         (Encoding::Signs, _) => 30_000,
         (_, true) => 40_000,
-        (_, false) => 80_000,
+        (_, false) => 160_000,
     }
 }
 
@@ -89,7 +89,8 @@ fn learner(env: &Cpu, agent: AgentId, encoding: Encoding, episodes: u64) -> Lear
     LearnerSpec {
         // Above what a rash commit earns, or it would be the best known end before any other is found.
         initial: 0.5,
-        step: StepRule::Constant(0.1),
+        // Ways to the commit differ by a few hundredths, which the noise of a constant step would hide.
+        step: StepRule::PolyAverage { exponent: 0.55 },
         local: (agent == ALU && encoding != Encoding::Signs).then(network),
         policy: PolicySpec::EpsilonGreedy(EpsilonGreedy {
             // epsilon_e = max(.1, 1 - 2 e / E)
@@ -255,16 +256,16 @@ fn run(settings: &Settings<'_>) -> Findings {
         notes: "\"Signs\" makes generalisation nearly definitional: they are the same for seen and unseen values. They cannot \
                 tell xor, and, or from one another. The question is put by the scalars. Split are the values of the goal, and \
                 in two of the harder rows the operands too, so that every number of an unseen task is new but the one to be \
-                replaced. The predicted .95 is not met by the scalars: .932 ± .051 in the full form on seeds \
-                1002 to 1006, single seeds from .85 to .99. What limits the networks: a wrong operation costs no more than the handoffs to a second try, about \
-                .03, as the ALU does not see at its activation that it has tried before; an error of that size in its values \
-                makes the team try the same again until the deadline. A curve that dips for a moment by about a third has \
-                lost its way for one of the three cells: the tables keep a constant step, as steps that fall with the visits \
-                learn too slowly while the others still change. The environment, the encodings and all constants are \
-                ours: the paper leaves them open. What learning needs was tuned on seeds 11 and 12; that the ALU has \
-                one choice without its operands was decided after collapses on seeds 1000 and 1001, so that figures are \
-                quoted from 1002 on. All agents are adaptable: \
-                the ALU's network learns Q~ from its own Q, also by experience replay, whose targets are computed afresh; the \
+                replaced. What limits the networks: a wrong operation costs little more than the handoffs to a second try, \
+                and the ALU does not see at its activation which one it tried before. A small error in its values makes the \
+                team try the same again until the deadline. So the tables that the network learns from must settle: their \
+                steps fall, and decisions are taken on tail averages. On seeds 1002 to 1009, with scalars and 80,000 \
+                episodes, .983 of the unseen tasks are solved so, and .940 with a constant step of .1: .041 are lost to a \
+                wrong operation, repeated, and .019 to a lost way to the commit, which tail averages lost in no task. \
+                Twice the episodes halve the wrong operations that remain. The environment, the encodings and all constants \
+                are ours: the paper leaves them open. What learning needs was tuned on seeds 11 to 16 and 2000 to 2003; that \
+                the ALU has one choice without its operands was decided after collapses on seeds 1000 and 1001, so that \
+                figures are quoted from 1002 on. All agents are adaptable: the ALU's network learns Q~ from its own Q, also by experience replay, whose targets are computed afresh; the \
                 other agents' Q~ and every Q are tables."
             .to_owned(),
         raw: serde_json::to_value(&runs).expect("numbers and text"),
