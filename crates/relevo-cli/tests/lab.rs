@@ -146,7 +146,7 @@ fn what_cannot_be_done_is_said_before_anything_is_run() {
         holds(&err, &["--seeds", seeds]);
     }
     fs::write(place.path("file"), "").unwrap();
-    holds(&place.error("lab run all --quick --out file"), &["file/chain", "cannot be written", "--out"]);
+    holds(&place.error("lab run all --quick --out file"), &["file/certify", "cannot be written", "--out"]);
     holds(&place.error("lab play math"), &["no environment \"math\"", "did you mean \"maths@1\"?"]);
 }
 
