@@ -8,6 +8,7 @@ pub mod fixed;
 pub mod monte_carlo_ucb;
 pub mod naive;
 pub mod next_visit;
+pub mod single;
 
 use std::collections::BTreeMap;
 

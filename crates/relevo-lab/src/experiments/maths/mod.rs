@@ -18,11 +18,11 @@ use crate::{
         fixed::Fixed,
         monte_carlo_ucb::{Credit, MonteCarloUcb},
         naive::Naive,
-        play,
+        play, single,
     },
     drive::Crew,
     environment::{Environment, EnvironmentSpec, follow},
-    environments::maths::{DATASETS, Maths},
+    environments::maths::{DATASETS, Dataset, Maths},
     experiment::{Experiment, Figure, Findings, Plot, Series, Settings, Table, quantile},
 };
 
@@ -212,6 +212,9 @@ fn run(settings: &Settings<'_>) -> Findings {
             regrets.push(regret_row);
             series.push(Series { name: learner.to_owned(), points });
         }
+        let mut row = alone(*data);
+        row.resize(regrets[0].len(), String::new());
+        regrets.push(row);
         plots.push(Plot {
             name: format!("maths-{}", data.name),
             title: format!("Regret on {} (simulated)", data.name),
@@ -247,6 +250,17 @@ fn run(settings: &Settings<'_>) -> Findings {
             .to_owned(),
         raw: serde_json::to_value(&runs).expect("numbers and text"),
     }
+}
+
+/// What is lost by the best agent alone, as a row of the regrets.
+fn alone(data: Dataset) -> Vec<String> {
+    let mut env = Maths::new(data);
+    let spec = env.spec().clone();
+    let value = |fixed: &Fixed| env.expectation(|env, agent| fixed.play(env, agent));
+    let (agent, value) = single::best(&spec, value).expect("the editor concludes");
+    let regret = best(&mut Maths::new(data)) - value;
+    let name = format!("the best agent alone ({})", spec.agents[agent.0 as usize]);
+    vec![data.name.to_owned(), name, format!("{regret:.4}")]
 }
 
 /// The fixed workflows on every dataset, and how far simulation and paper are apart at most.
