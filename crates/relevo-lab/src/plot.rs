@@ -125,16 +125,18 @@ fn axis(numbers: &mut dyn Iterator<Item = f64>, log: bool, margin: f64) -> core:
     }
 }
 
+/// Short: 0.05, 250, 20k, 3M, 1e-4.
 fn label(x: &f64) -> String {
-    let size = x.abs();
-    match () {
-        () if size == 0.0 => "0".to_owned(),
-        () if (1e-3..1e5).contains(&size) => {
-            let text = format!("{x:.4}");
-            text.trim_end_matches('0').trim_end_matches('.').to_owned()
-        }
-        () if size >= 1e5 && size.log10().fract() != 0.0 && size < 1e6 => format!("{:.0}k", x / 1e3),
-        () => format!("{x:e}"),
+    let short = |x: f64| {
+        let text = format!("{x:.4}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    match x.abs() {
+        0.0 => "0".to_owned(),
+        size if !(1e-3..1e9).contains(&size) => format!("{x:e}"),
+        size if size >= 1e6 => short(x / 1e6) + "M",
+        size if size >= 1e4 => short(x / 1e3) + "k",
+        _ => short(*x),
     }
 }
 
@@ -188,6 +190,12 @@ where
 mod tests {
     use super::*;
     use crate::experiment::Series;
+
+    #[test]
+    fn labels_are_short() {
+        let labels = [0.0, 0.05, 250.0, -1.5, 20_000.0, 3e6, 1e-4, 1e12].map(|x| label(&x));
+        assert_eq!(labels, ["0", "0.05", "250", "-1.5", "20k", "3M", "1e-4", "1e12"]);
+    }
 
     /// Whatever the numbers, there is a picture.
     #[test]
