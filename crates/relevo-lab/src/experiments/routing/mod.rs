@@ -276,6 +276,9 @@ fn items(settings: &Settings<'_>) -> Vec<Item> {
 fn spread(numbers: &[f64]) -> String {
     let show = |x: f64| if x.is_finite() { format!("{x:.0}") } else { "not".to_owned() };
     let of = |q| show(quantile(numbers.iter().copied(), q));
+    if numbers.iter().all(|x| x.is_infinite()) {
+        return "not reached".to_owned();
+    }
     format!("{} ({} to {})", of(0.5), of(0.0), of(1.0))
 }
 
