@@ -68,6 +68,8 @@ pub struct PolicyGraph {
     averages: Vec<f64>,
     /// Running mean of gamma^tau times the standard error that came with V; empty until one comes.
     spreads: Vec<f64>,
+    /// Where each choice last led within the agent; empty until one is told.
+    leads: Vec<Option<Signature>>,
 }
 
 impl PolicyGraph {
@@ -88,6 +90,7 @@ impl PolicyGraph {
             sums: vec![],
             averages: vec![],
             spreads: vec![],
+            leads: vec![],
         }
     }
 
@@ -102,11 +105,19 @@ impl PolicyGraph {
     /// Take in one record; those of other tables, and those that settle nothing, change nothing.
     pub fn apply(&mut self, of: Table, record: &Record) {
         match record {
-            Record::Settled { table, signature, action, target, step, usage, spread, .. } if *table == of => {
+            Record::Settled { table, signature, action, target, step, usage, spread, lead, .. }
+                if *table == of =>
+            {
                 self.settle(*signature, *action, *target, *step, *usage);
                 if let Some(spread) = spread {
                     self.spread(*signature, *action, *spread, *step);
                 }
+                if let Some(lead) = lead {
+                    self.lead(*signature, *action, *lead);
+                }
+            }
+            Record::Missed { table, signature, action, failures } if *table == of => {
+                self.miss(*signature, *action, *failures);
             }
             Record::Revised { table, signature, action, value, .. } if *table == of => {
                 self.assign(*signature, *action, *value);
@@ -115,7 +126,6 @@ impl PolicyGraph {
         }
     }
 
-    /// Choices a node.
     /// Choices a node.
     pub fn width(&self) -> usize {
         self.width
@@ -172,6 +182,11 @@ impl PolicyGraph {
         self.row(signature).and_then(|row| self.spreads.get(row))
     }
 
+    /// Where each choice last led within the agent, one a choice; `None` where nothing is known.
+    pub fn leads(&self, signature: Signature) -> Option<&[Option<Signature>]> {
+        self.row(signature).and_then(|row| self.leads.get(row))
+    }
+
     /// How often any choice was settled in a situation.
     pub fn visits(&self, signature: Signature) -> u64 {
         self.edges(signature).map_or(0, |edges| edges.iter().map(|e| u64::from(e.visits)).sum())
@@ -222,14 +237,19 @@ impl PolicyGraph {
     fn settle_at(&mut self, at: usize, target: f64, step: f64, usage: Usage) -> f64 {
         let edge = &mut self.edges[at];
         let error = target - edge.value;
-        // Q(o, a) <- Q(o, a) + alpha (y - Q(o, a))
-        edge.value += step * error;
         edge.visits = edge.visits.saturating_add(1);
         edge.failures = edge.failures.saturating_add(usage.failures);
         let n = edge.visits;
         let sums = &mut self.sums[at];
         accumulate(&mut sums.targets, &mut sums.targets_m2, target, n);
         accumulate(&mut sums.tokens, &mut sums.tokens_m2, usage.tokens as f64, n);
+        edge.value = match self.step {
+            // The sample mean is taken from the sum: repeated steps of 1/n would differ from it in the last bits, and
+            // choices that did equally well would no longer tie.
+            StepRule::Mean if step == self.step.step(n) => sums.targets / f64::from(n),
+            // Q(o, a) <- Q(o, a) + alpha (y - Q(o, a))
+            _ => edge.value + step * error,
+        };
         if let Some(weight) = self.step.average_weight(n) {
             // Qbar <- Qbar + w_n (Q - Qbar)
             self.averages[at] += weight * (self.edges[at].value - self.averages[at]);
@@ -242,6 +262,20 @@ impl PolicyGraph {
         let at = self.row_or_insert(signature).start + action.index();
         self.spreads.resize(self.edges.len(), 0.0);
         self.spreads[at] += step * (discounted_error - self.spreads[at]);
+    }
+
+    /// Note where a choice led within the agent.
+    pub fn lead(&mut self, signature: Signature, action: ActionId, next: Signature) {
+        let at = self.row_or_insert(signature).start + action.index();
+        self.leads.resize(self.edges.len(), None);
+        self.leads[at] = Some(next);
+    }
+
+    /// Count attempts that came to nothing: they speak against the choice, and say nothing of its value.
+    pub fn miss(&mut self, signature: Signature, action: ActionId, failures: u32) {
+        let at = self.row_or_insert(signature).start + action.index();
+        let edge = &mut self.edges[at];
+        edge.failures = edge.failures.saturating_add(failures);
     }
 
     /// Set a value without counting a visit (extensions: local model, refresh).
@@ -375,6 +409,30 @@ mod tests {
         assert_eq!(graph.signatures(), [Signature(0), Signature(1), PolicyGraph::OTHER]);
         assert_eq!(graph.edges(Signature(1)).unwrap()[0].value, 1.0);
         assert_eq!(graph.edges(Signature(7)).unwrap()[0], Edge { value: 9.0, visits: 8, failures: 0 });
+    }
+
+    #[test]
+    fn a_miss_counts_against_a_choice_and_says_nothing_of_its_value() {
+        let mut graph = PolicyGraph::new(2, 0.5, StepRule::Mean, 10);
+        let (here, there, a) = (Signature(1), Signature(2), ActionId(1));
+        graph.miss(here, a, 2);
+        assert_eq!(graph.edges(here).unwrap()[1], Edge { value: 0.5, visits: 0, failures: 2 });
+        assert_eq!((graph.visits(here), graph.leads(here)), (0, None));
+        graph.lead(here, a, there);
+        graph.settle(there, ActionId(0), 1.0, 1.0, Usage::default());
+        assert_eq!(graph.leads(here), Some(&[None, Some(there)][..]));
+        assert_eq!(graph.leads(there).unwrap_or(&[None, None]), [None, None]);
+    }
+
+    #[test]
+    fn equal_samples_in_another_order_of_visits_have_the_mean_of_their_sum() {
+        let mut graph = PolicyGraph::new(1, 0.0, StepRule::Mean, 10);
+        let samples = [0.1, 0.7, 0.2, 0.9, 0.3];
+        for y in samples {
+            graph.settle_next(Signature(1), ActionId(0), y, Usage::default());
+        }
+        let value = graph.edges(Signature(1)).unwrap()[0].value;
+        assert_eq!(value.to_bits(), (samples.iter().sum::<f64>() / 5.0).to_bits());
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl LearnerSpec {
         match &self.policy {
             PolicySpec::EpsilonGreedy(policy) => probability("epsilon", policy.epsilon)?,
             PolicySpec::Ucb(ucb) => {
-                within("the floor of the policy", ucb.floor, "(0, 1]", |x| x > 0.0 && x <= 1.0)?;
+                within("the floor of the policy", ucb.floor, "[0, 1]", |x| (0.0..=1.0).contains(&x))?;
                 within("the half-life of exploration", ucb.half_life, "(0, inf)", |x| {
                     x > 0.0 && x.is_finite()
                 })?;

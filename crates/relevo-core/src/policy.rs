@@ -185,7 +185,9 @@ pub struct Ucb {
     pub half_life: f64,
     /// Weight of the failure rate, lambda.
     pub reliability: f64,
-    /// Probability spread evenly over all admissible choices.
+    /// Visits that a situation needs before scores count; below them the first admissible choice is taken.
+    pub warm_up: u64,
+    /// Probability spread evenly over all admissible choices; 0 decides by the scores alone.
     pub floor: f64,
     /// How equal scores are told apart.
     pub ties: Ties,
@@ -198,6 +200,7 @@ impl Default for Ucb {
             exploration_min: 0.5,
             half_life: 50.0,
             reliability: 0.5,
+            warm_up: 0,
             floor: 0.01,
             ties: Ties::First,
         }
@@ -227,6 +230,9 @@ impl Ucb {
 impl Policy for Ucb {
     fn probabilities(&self, scores: Scores<'_>) -> Numbers {
         let node = scores.edges.iter().map(|e| u64::from(e.visits)).sum();
+        if node < self.warm_up {
+            return mix(only(scores, 0), self.floor);
+        }
         let best = best(scores, self.ties, |a| {
             self.score(node, scores.visits(a), scores.failures(a), scores.values[a.index()])
         });
@@ -478,6 +484,18 @@ mod tests {
             let p = probability_of_best(&[(gap, s1), (0.0, s2)])[0];
             let exact = 0.5 * erfc(-gap / sqrt(s1 * s1 + s2 * s2) * core::f64::consts::FRAC_1_SQRT_2);
             assert!((p - exact).abs() < 3e-3, "{gap} {s1} {s2}: {p} for {exact}");
+        }
+    }
+
+    #[test]
+    fn below_the_warm_up_the_first_admissible_choice_is_taken() {
+        let ucb = Ucb { warm_up: 5, floor: 0.0, ..Ucb::default() };
+        let legal: ActionSet = [1, 3].map(ActionId).into_iter().collect();
+        let values = [0.0, 0.2, 0.0, 0.9];
+        // Visits of choices that are not admissible here count too: they are the situation's.
+        for (visits, first) in [([1, 1, 1, 1], 1.0), ([2, 1, 1, 1], 0.0)] {
+            let edges = edges(&visits);
+            assert_eq!(ucb.probabilities(scores(&legal, &values, &edges)).as_slice(), [first, 1.0 - first]);
         }
     }
 

@@ -89,7 +89,7 @@ pub struct TablePolicy {
 pub struct NodePolicy {
     /// Key of the signature, hexadecimal.
     pub signature: String,
-    /// Settled choices, in ascending order of their columns.
+    /// Choices that were settled or failed, in ascending order of their columns.
     pub edges: Vec<EdgePolicy>,
 }
 
@@ -257,7 +257,7 @@ impl TablePolicy {
                 let sums = graph.sums(signature).unwrap_or(&[]);
                 let spreads = graph.spreads(signature).unwrap_or(&[]);
                 let edges = edges.iter().zip(sums).zip(&decision_values).enumerate();
-                let edges = edges.filter(|(_, ((edge, _), _))| edge.visits > 0);
+                let edges = edges.filter(|(_, ((edge, _), _))| edge.visits > 0 || edge.failures > 0);
                 let edges = edges.map(|(action, ((edge, sums), decision_value))| EdgePolicy {
                     action: action as u32,
                     value: edge.value,

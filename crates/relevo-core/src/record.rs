@@ -46,7 +46,7 @@ pub struct Entry {
     pub record: Record,
 }
 
-/// One fact. The first five mirror the events that a participant accepted, so that a ledger can be replayed; the next
+/// One fact. The first five, and [`Record::Failed`], mirror the events that a participant accepted, so that a ledger can be replayed; the next
 /// three are what followed from them; the last four are the driver's.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(flat)]
@@ -176,6 +176,9 @@ pub enum Record {
         /// gamma^tau times the standard error that came with V (extension).
         #[n(9)]
         spread: Option<f64>,
+        /// The situation in which the agent's next credited operation was chosen (relay and trajectory credit).
+        #[n(10)]
+        lead: Option<Signature>,
     },
     /// A value was re-computed without a new sample (extensions: local model, refresh).
     #[n(8)]
@@ -245,6 +248,35 @@ pub enum Record {
         #[cbor(n(0), with = "minicbor::bytes")]
         head: [u8; 32],
     },
+    /// A local operation came to nothing.
+    #[n(14)]
+    Failed {
+        /// The handoff that activated the agent.
+        #[n(0)]
+        handoff: HandoffId,
+        /// What it used up.
+        #[n(1)]
+        usage: Usage,
+        /// What comes next.
+        #[n(2)]
+        next: Next,
+    },
+    /// Failed attempts were counted against a choice from which nothing was learned.
+    #[n(15)]
+    Missed {
+        /// Successor or local operation.
+        #[n(0)]
+        table: Table,
+        /// The situation.
+        #[n(1)]
+        signature: Signature,
+        /// The choice.
+        #[n(2)]
+        action: ActionId,
+        /// How many attempts.
+        #[n(3)]
+        failures: u32,
+    },
 }
 
 impl Record {
@@ -255,6 +287,7 @@ impl Record {
             Record::Performed { handoff, reward, tau, usage, next } => {
                 Event::Performed { handoff, reward, tau, usage, next }
             }
+            Record::Failed { handoff, usage, next } => Event::Failed { handoff, usage, next },
             Record::Valued { message } => Event::Valued(message),
             Record::Finished { handoff, reward } => Event::Finished { handoff, reward },
             Record::Answered { from, handle, value } => Event::Answered { from, handle, value },
@@ -281,7 +314,8 @@ impl Entry {
     fn is_finite(&self) -> bool {
         match &self.record {
             Record::Received { observation, .. } => observation.features.is_finite(),
-            Record::Performed { next: Next::Operate(o) | Next::HandOver(o), .. } => o.features.is_finite(),
+            Record::Performed { next: Next::Operate(o) | Next::HandOver(o), .. }
+            | Record::Failed { next: Next::Operate(o) | Next::HandOver(o), .. } => o.features.is_finite(),
             Record::Decided { probabilities, .. } => probabilities.iter().all(|p| p.is_finite()),
             Record::Settled { target, step, spread, .. } => {
                 target.is_finite() && step.is_finite() && spread.is_none_or(f64::is_finite)

@@ -6,14 +6,16 @@ mod common;
 use common::*;
 use relevo_core::{
     Rng,
+    graph::{Edge, PolicyGraph},
     ids::{AgentId, EpisodeId, HandoffId},
     learner::{Credit, LearnerSpec, Regime},
     observation::{ActionSet, Signature},
     policy::{Policy, Scores},
-    protocol::{Choice, Effect, Event, Journal, Limits, Next, ParticipantSpec},
+    protocol::{Choice, Effect, Event, Journal, Limits, Next, ParticipantSpec, ProtocolError},
     record::{Record, Table},
+    replay::Replay,
     step::StepRule,
-    units::{Bounds, Discount},
+    units::{Bounds, Discount, Usage},
 };
 
 // ---- Against the naive reference -----------------------------------------------------------------------------------
@@ -392,6 +394,61 @@ fn trajectory_credit_takes_an_ending_within_an_operation_at_its_reward() {
             AFTER => assert_eq!(a.participant.counters().settled, 0),
             _ => assert_eq!(a.table(Table::Operations, 7, 0), 2.5),
         }
+    }
+}
+
+/// An operation that came to nothing is counted against its choice; value, visits and the path know nothing of it. The
+/// ledger gives the same graph, folded or replayed.
+#[test]
+fn an_operation_that_failed_is_counted_and_not_credited() {
+    let failed =
+        |next| Event::Failed { handoff: opening(1, 0).id, usage: Usage { tokens: 5, failures: 2 }, next };
+    for credit in [Credit::ValuePassing, Credit::Relay { lambda: 1.0 }, Credit::Trajectory] {
+        let spec = by_hand(0, &[1], ADAPTABLE, credit);
+        let mut a = Member::new(spec.clone(), 1);
+        a.tell(received(opening(1, 0), seen_only(7, &[2])));
+        a.tell(performed(opening(1, 0).id, 0.0, 1, Next::Operate(seen_only(8, &[1]))));
+        a.tell(failed(Next::Operate(seen_only(9, &[0]))));
+        a.tell(performed(opening(1, 0).id, 0.0, 1, Next::HandOver(seen_only(4, &[0]))));
+        a.tell(valued(second(1, 0), 8.0));
+        let graph = a.graph(Table::Operations);
+        let at = |s, action: usize| graph.edges(Signature(s)).unwrap()[action];
+        assert_eq!(at(8, 1), Edge { value: graph.initial(), visits: 0, failures: 2 }, "{credit:?}");
+        assert_eq!(
+            (at(7, 2).visits, at(9, 0).visits, graph.sums(Signature(8)).unwrap()[1].tokens),
+            (1, 1, 0.0)
+        );
+        if credit == Credit::Trajectory {
+            assert_eq!((at(7, 2).value, at(9, 0).value), (4.0, 4.0), "y = G = 8 and a step of 1/2");
+            assert_eq!(
+                graph.leads(Signature(7)).unwrap()[2],
+                Some(Signature(9)),
+                "the path leads past the failure"
+            );
+        }
+        let empty = PolicyGraph::new(graph.width(), graph.initial(), spec.learner.step, 100);
+        let folded = empty.fold(Table::Operations, &a.records);
+        assert_eq!(edges(&folded), edges(graph));
+        assert_eq!(folded.leads(Signature(7)), graph.leads(Signature(7)));
+
+        let mut again = Member::new(spec, 1);
+        let mut replay = Replay::default();
+        for record in &a.records {
+            replay.take(&mut again.participant, &mut again.rng, record).unwrap();
+        }
+        assert_eq!(again.state(), a.state());
+    }
+    // A task that ends in a failure has earned nothing.
+    let mut a = Member::new(by_hand(0, &[1], ADAPTABLE, Credit::Trajectory), 1);
+    a.tell(received(opening(1, 0), seen_only(7, &[2])));
+    a.tell(performed(opening(1, 0).id, 3.0, 1, Next::Operate(seen_only(8, &[1]))));
+    let effects = a.tell(failed(Next::Ended));
+    assert_eq!((a.table(Table::Operations, 7, 2), values(&effects)[0].value.get()), (0.0, 0.0));
+
+    for regime in [BEFORE, AFTER] {
+        let mut a = Member::new(by_hand(0, &[1], regime, Credit::Trajectory), 1);
+        a.tell(received(opening(1, 0), seen_only(7, &[0])));
+        assert!(matches!(a.try_tell(failed(Next::Ended)), Err(ProtocolError::Regime(_))));
     }
 }
 

@@ -198,10 +198,18 @@ fn agents_records() -> impl Strategy<Value = Record> {
             taus(),
             (finite(), finite()),
             usages(),
-            proptest::option::of(finite())
+            (proptest::option::of(finite()), proptest::option::of(any::<u64>().prop_map(Signature)))
         )
             .prop_map(
-                |(handoff, (table, signature, action), reward, tau, (target, step), usage, spread)| {
+                |(
+                    handoff,
+                    (table, signature, action),
+                    reward,
+                    tau,
+                    (target, step),
+                    usage,
+                    (spread, lead),
+                )| {
                     Record::Settled {
                         handoff,
                         table,
@@ -213,6 +221,7 @@ fn agents_records() -> impl Strategy<Value = Record> {
                         step,
                         usage,
                         spread,
+                        lead,
                     }
                 }
             ),
@@ -223,6 +232,17 @@ fn agents_records() -> impl Strategy<Value = Record> {
             value
         }),
         Just(Record::Replanned),
+        (handoffs(), usages(), nexts()).prop_map(|(handoff, usage, next)| Record::Failed {
+            handoff,
+            usage,
+            next
+        }),
+        (cell(), any::<u32>()).prop_map(|((table, signature, action), failures)| Record::Missed {
+            table,
+            signature,
+            action,
+            failures
+        }),
     ]
 }
 
@@ -458,6 +478,7 @@ fn numbers_that_are_not_finite_are_refused() {
             step,
             usage,
             spread,
+            lead: None,
         };
         let observation = |features| Observation { features, ..seen(1, 2) };
         let arrival =
@@ -482,6 +503,11 @@ fn numbers_that_are_not_finite_are_refused() {
             arrival(Features::Sparse([(0, bad as f32)].into())),
             operation(Next::Operate(observation(Features::Dense([bad as f32].into())))),
             operation(Next::HandOver(observation(Features::Sparse([(0, bad as f32)].into())))),
+            Record::Failed {
+                handoff,
+                usage,
+                next: Next::Operate(observation(Features::Dense([bad as f32].into()))),
+            },
         ];
         for record in records {
             let mut bytes = vec![];

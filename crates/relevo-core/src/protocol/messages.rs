@@ -97,6 +97,16 @@ pub enum Event {
         /// What comes next.
         next: Next,
     },
+    /// The local operation of an adaptable agent came to nothing: its failures are counted once the task is over, and
+    /// nothing else is learned of it.
+    Failed {
+        /// The handoff that activated the agent.
+        handoff: HandoffId,
+        /// What it used up; at least one failure is counted.
+        usage: Usage,
+        /// What comes next.
+        next: Next,
+    },
     /// A successor's value came back for a handoff that this participant made.
     Valued(ValueMessage),
     /// The task ended in a handoff that this participant made: it chose to finish, or a deadline cut the task off.

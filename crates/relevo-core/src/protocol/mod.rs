@@ -24,7 +24,7 @@ use foldhash::fast::FixedState;
 use crate::{
     ids::{ActionId, HandoffId, OperationId},
     learner::{Credit, DecisionPoint, Learner, Regime, SpecError, Step, View},
-    observation::Observation,
+    observation::{Observation, Signature},
     policy::Decision,
     record::{Record, Table},
     rng::Rng,
@@ -47,6 +47,14 @@ struct Operation {
 struct LocalStep {
     step: Step,
     greedy: bool,
+    outcome: Outcome,
+}
+
+/// Whether an operation left anything to learn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Learned,
+    Failed,
 }
 
 /// A choice, taken and not yet settled.
@@ -160,7 +168,13 @@ impl Participant {
         let applied = match event {
             Event::Received { handoff, observation } => self.received(handoff, observation, rng, effects),
             Event::Performed { handoff, reward, tau, usage, next } => {
-                self.performed(handoff, Operation { reward, tau, usage }, next, rng, effects)
+                let done = Operation { reward, tau, usage };
+                self.performed(handoff, done, Outcome::Learned, next, rng, effects)
+            }
+            Event::Failed { handoff, usage, next } => {
+                let usage = Usage { failures: usage.failures.max(1), ..usage };
+                let done = Operation { reward: Return::ZERO, tau: Tau::ONE, usage };
+                self.performed(handoff, done, Outcome::Failed, next, rng, effects)
             }
             Event::Valued(message) => {
                 self.valued(message, effects);
@@ -330,6 +344,7 @@ impl Participant {
         &mut self,
         id: HandoffId,
         done: Operation,
+        outcome: Outcome,
         next: Next,
         rng: &mut Rng,
         effects: &mut Effects,
@@ -338,10 +353,18 @@ impl Participant {
         let place = self.known.place(id).and_then(|place| Some((place, self.known[place].active?)));
         let (place, slot) = place.ok_or(ProtocolError::NotActive { handoff: id })?;
         self.check_next(id, &next)?;
+        if outcome == Outcome::Failed && !matches!(self.spec.learner.regime, Regime::Adaptable { .. }) {
+            return Err(ProtocolError::Regime(
+                "only an adaptable agent can go on after an operation that came to nothing",
+            ));
+        }
         self.known[place].active = None;
         let activation = self.active.remove(slot);
         let Operation { reward, tau, usage } = done;
-        self.record(effects, || Record::Performed { handoff: id, reward, tau, usage, next: next.clone() });
+        self.record(effects, || match outcome {
+            Outcome::Learned => Record::Performed { handoff: id, reward, tau, usage, next: next.clone() },
+            Outcome::Failed => Record::Failed { handoff: id, usage, next: next.clone() },
+        });
         // Answered before acting, it is remembered from the end of the activation on.
         if !matches!(next, Next::Operate(_)) && matches!(self.known.answer(place), Some(Some(_))) {
             self.remember(place);
@@ -353,7 +376,9 @@ impl Participant {
             Regime::PreConfigured(DecisionPoint::After) => {
                 self.performed_before_deciding(id, activation, done, next, rng, effects);
             }
-            Regime::Adaptable { .. } => self.performed_by_choice(id, activation, done, next, rng, effects),
+            Regime::Adaptable { .. } => {
+                self.performed_by_choice(id, activation, done, outcome, next, rng, effects);
+            }
         }
         Ok(())
     }
@@ -436,11 +461,13 @@ impl Participant {
     }
 
     /// The operation was itself a choice (adaptable agents).
+    #[expect(clippy::too_many_arguments, reason = "one more than clippy's limit, each from the event")]
     fn performed_by_choice(
         &mut self,
         id: HandoffId,
         activation: Activation,
         done: Operation,
+        outcome: Outcome,
         next: Next,
         rng: &mut Rng,
         effects: &mut Effects,
@@ -448,7 +475,7 @@ impl Participant {
         let Activation { clock, observation, chosen, mut trail } = activation;
         let Chosen { action, greedy } = chosen.expect("an operation was being performed");
         let Operation { reward, tau, usage } = done;
-        let local = LocalStep { step: Step { observation, action, reward, tau, usage }, greedy };
+        let local = LocalStep { step: Step { observation, action, reward, tau, usage }, greedy, outcome };
         match next {
             Next::Operate(o) => {
                 self.local(id, local, Some((Table::Operations, &o)), &mut trail, rng, effects);
@@ -512,11 +539,14 @@ impl Participant {
             trail.push(local);
             return;
         }
+        if local.outcome == Outcome::Failed {
+            return self.miss(&local.step, effects);
+        }
         // Q~ target: r + gamma^tau max_a' Q~(o', a') while the invocation goes on,
         //            r + gamma^tau max_j  Q(o+, j)  at its last operation,   r  if the task ended.
         let value = next.map(|(table, o)| self.learner.appraise(table, o).value);
         let target = self.learner.target(&local.step, value);
-        self.settle(id, Table::Operations, &local.step, target, None, effects);
+        self.settle(id, Table::Operations, &local.step, target, (None, None), effects);
         self.learner.rehearse(local.step, next, rng);
     }
 
@@ -650,7 +680,7 @@ impl Participant {
         effects: &mut Effects,
     ) {
         let Pending { incoming, step, greedy, prefix, trail, .. } = pending;
-        self.settle(self.known[handoff].handoff, Table::Successors, &step, target, spread, effects);
+        self.settle(self.known[handoff].handoff, Table::Successors, &step, target, (spread, None), effects);
         self.remember(handoff);
         match self.spec.learner.credit {
             Credit::ValuePassing => {}
@@ -677,10 +707,17 @@ impl Participant {
         value: Option<f64>,
         effects: &mut Effects,
     ) -> Value {
-        let mut relayed = value;
-        for LocalStep { step, greedy } in trail.into_iter().rev() {
+        let (mut relayed, mut lead) = (value, None);
+        for LocalStep { step, greedy, outcome } in trail.into_iter().rev() {
+            if outcome == Outcome::Failed {
+                self.miss(&step, effects);
+                // A task that ended within it has earned nothing.
+                relayed = relayed.or(Some(0.0));
+                continue;
+            }
             let target = self.learner.target(&step, relayed.map(|v| self.bounded(v)));
-            self.settle(incoming, Table::Operations, &step, target, None, effects);
+            self.settle(incoming, Table::Operations, &step, target, (None, lead), effects);
+            lead = Some(step.observation.signature);
             relayed = Some(match self.spec.learner.credit {
                 Credit::Relay { lambda } => {
                     let own = self.learner.appraise(Table::Operations, &step.observation).value.get();
@@ -698,7 +735,7 @@ impl Participant {
         table: Table,
         step: &Step,
         target: f64,
-        spread: Option<f64>,
+        (spread, lead): (Option<f64>, Option<Signature>),
         effects: &mut Effects,
     ) {
         // The local model has averaged already: its value is taken as it is.
@@ -711,6 +748,9 @@ impl Participant {
         if let Some(spread) = spread {
             self.learner.spread(table, signature, step.action, spread, settlement.step);
         }
+        if let (Some(lead), Some(graph)) = (lead, self.learner.graph_mut(table)) {
+            graph.lead(signature, step.action, lead);
+        }
         self.record(effects, || Record::Settled {
             handoff,
             table,
@@ -722,10 +762,20 @@ impl Participant {
             step: settlement.step,
             usage: step.usage,
             spread,
+            lead,
         });
         if self.table_at_activation() == Some(table) {
             self.push(signature, effects);
         }
+    }
+
+    /// An operation that came to nothing.
+    fn miss(&mut self, step: &Step, effects: &mut Effects) {
+        let (signature, action, failures) = (step.observation.signature, step.action, step.usage.failures);
+        if let Some(graph) = self.learner.graph_mut(Table::Operations) {
+            graph.miss(signature, action, failures);
+        }
+        self.record(effects, || Record::Missed { table: Table::Operations, signature, action, failures });
     }
 
     fn expired(&mut self, handoff: HandoffId, effects: &mut Effects) {

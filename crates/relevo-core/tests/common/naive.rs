@@ -126,6 +126,7 @@ impl Naive {
                 self.running.remove(handoff);
                 None
             }
+            Event::Failed { .. } => unreachable!("not in the algorithm of the paper"),
             Event::Asked { .. } | Event::Answered { .. } | Event::Replan => None,
         }
     }

@@ -285,7 +285,16 @@ impl PolicySection {
             }),
             PolicySection::Ucb { exploration, exploration_min, half_life, reliability, floor } => {
                 let ties = Ties::First;
-                PolicySpec::Ucb(Ucb { exploration, exploration_min, half_life, reliability, floor, ties })
+                let warm_up = 0;
+                PolicySpec::Ucb(Ucb {
+                    exploration,
+                    exploration_min,
+                    half_life,
+                    reliability,
+                    warm_up,
+                    floor,
+                    ties,
+                })
             }
             PolicySection::Posterior { variance, floor } => {
                 PolicySpec::Posterior(Posterior { variance, floor })
