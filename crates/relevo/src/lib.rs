@@ -2,12 +2,14 @@
 //!
 //! In reading order: the [`team`] file says who there is; [`tasks`] say what is to be done; an [`interface`] says what each
 //! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act; in [`learn`] participants of `relevo-core` decide
-//! and learn while the [`ledger`] remembers; [`evaluate`] measures and [`report`] tells, with each [`picture`].
+//! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
+//! the cells of a plan; [`evaluate`] measures and [`report`] tells, with each [`picture`].
 //!
 //! What is absent: no learning target is computed here, and no learner is given what another one saw.
 
 pub mod agent;
 pub mod artifact;
+pub mod coordinate;
 pub mod evaluate;
 pub mod interface;
 pub mod learn;
