@@ -26,6 +26,8 @@ enum Command {
     #[command(subcommand)]
     Policy(cmd::policy::PolicyCommand),
     #[command(subcommand)]
+    Replay(cmd::replay::ReplayCommand),
+    #[command(subcommand)]
     Lab(cmd::lab::LabCommand),
 }
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => cmd::run::run(&arguments),
         Command::Explain(arguments) => cmd::explain::explain(&arguments),
         Command::Policy(command) => cmd::policy::policy(&command),
+        Command::Replay(command) => cmd::replay::replay(&command),
         Command::Lab(command) => cmd::lab::lab(&command),
     };
     match result {

@@ -13,6 +13,7 @@ pub(crate) mod explain;
 pub(crate) mod lab;
 pub(crate) mod learn;
 pub(crate) mod policy;
+pub(crate) mod replay;
 pub(crate) mod run;
 
 /// What went wrong, for a person: what, where, what to try.

@@ -85,7 +85,7 @@ impl Plan {
     /// The most cells of a plan.
     pub const CELLS_MAX: usize = 256;
 
-    /// A plan of these cells; refused with the reason, if there are none or too many, or a name is doubled or of no role.
+    /// A plan of these cells; refused with the reason if there are none or too many, or a name is doubled or of no role.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, String> {
         let mut cells: Vec<Cell> = vec![];
         for name in names {

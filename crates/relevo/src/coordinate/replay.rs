@@ -31,8 +31,8 @@ use super::{
 /// Sums of squares may differ by this.
 const M2_TOLERANCE: f64 = 1e-12;
 
-/// A coordinator that decides and learns as AgensFlow does: the final reward to every step alike, sample means, and upper
-/// confidence bounds that take the first admissible cell below five visits of a state and the first of equals above.
+/// A coordinator that decides and learns as AgensFlow does: the final reward to every step alike, sample means, and
+/// upper confidence bounds that take the first admissible cell below five visits of a state and the first of equals above.
 pub fn parity(operations: u32) -> ParticipantSpec {
     let bounds = Bounds::new(-REWARD_MAX, REWARD_MAX).expect("an interval");
     let learner = LearnerSpec {
