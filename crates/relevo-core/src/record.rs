@@ -13,7 +13,7 @@ use alloc::{
 use minicbor::{Decode, Encode};
 
 use crate::{
-    ids::{ActionId, AgentId, Handle, HandoffId},
+    ids::{ActionId, AgentId, EpisodeId, Handle, HandoffId, OperationId},
     observation::{Observation, Signature},
     protocol::{Event, Handoff, Next, ValueMessage},
     units::{Return, Tau, Usage, Value},
@@ -46,8 +46,8 @@ pub struct Entry {
     pub record: Record,
 }
 
-/// One fact. The first five, and [`Record::Failed`], mirror the events that a participant accepted, so that a ledger can be replayed; the next
-/// three are what followed from them; the last four are the driver's.
+/// One fact. The first five, and [`Record::Failed`], mirror the events that a participant accepted, so that a ledger can
+/// be replayed; the others are what followed from them, or the driver's own.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(flat)]
 pub enum Record {
@@ -277,6 +277,35 @@ pub enum Record {
         #[n(3)]
         failures: u32,
     },
+    /// A call that left the process has come back.
+    #[n(17)]
+    Called {
+        /// The handoff that activated the participant.
+        #[n(0)]
+        handoff: HandoffId,
+        /// Who was called, by its place in the team file.
+        #[n(1)]
+        agent: AgentId,
+        /// The operation.
+        #[n(2)]
+        operation: OperationId,
+        /// `done`, or the kind of the failure.
+        #[n(3)]
+        ended: String,
+        /// What it used up.
+        #[n(4)]
+        usage: Usage,
+        /// What it was charged, in the team's currency.
+        #[n(5)]
+        money: f64,
+        /// How long it took, in milliseconds.
+        #[n(6)]
+        ms: u64,
+        /// BLAKE3 of the outcome, which is kept beside the ledger until the task has ended: what has been paid for is
+        /// not called again.
+        #[cbor(n(7), with = "minicbor::bytes")]
+        outcome: [u8; 32],
+    },
 }
 
 impl Record {
@@ -299,8 +328,25 @@ impl Record {
 
     /// Whether it is one of the driver's own.
     fn is_drivers(&self) -> bool {
-        use Record::{Closed, Named, Opened, Sealed};
-        matches!(self, Opened { .. } | Named { .. } | Closed { .. } | Sealed { .. })
+        use Record::{Called, Closed, Named, Opened, Sealed};
+        matches!(self, Opened { .. } | Named { .. } | Called { .. } | Closed { .. } | Sealed { .. })
+    }
+
+    /// The task that it is about, where it says so.
+    pub fn episode(&self) -> Option<EpisodeId> {
+        Some(match self {
+            Record::Received { handoff: Handoff { id, .. }, .. }
+            | Record::Valued { message: ValueMessage { handoff: id, .. } }
+            | Record::Performed { handoff: id, .. }
+            | Record::Failed { handoff: id, .. }
+            | Record::Finished { handoff: id, .. }
+            | Record::Expired { handoff: id }
+            | Record::Decided { handoff: id, .. }
+            | Record::Settled { handoff: id, .. }
+            | Record::Called { handoff: id, .. } => id.episode,
+            Record::Closed { episode, .. } => EpisodeId(u128::from(*episode)),
+            _ => return None,
+        })
     }
 }
 
@@ -322,6 +368,7 @@ impl Entry {
             }
             Record::Revised { value, .. } => value.is_finite(),
             Record::Closed { episode_return, .. } => episode_return.is_finite(),
+            Record::Called { money, .. } => money.is_finite(),
             // Values and returns refuse other numbers as they are decoded.
             _ => true,
         }

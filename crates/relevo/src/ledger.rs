@@ -1,8 +1,7 @@
-//! The ledger file: records in, in order; after a crash, all whole episodes out. Written by [`crate::learn`].
+//! The ledger file: records in, in order; after a crash, all whole records out. Written by [`crate::learn`].
 //!
 //! A record is handed to the operating system before a call of a program that it caused, and synced to the disk
-//! at every seal. A run that was killed at any moment is taken up after its last whole episode; what follows that
-//! is cut off and done again.
+//! at every seal. A run that was killed at any moment is taken up after its last whole record.
 
 use std::{
     fs::{File, OpenOptions},
@@ -46,7 +45,7 @@ pub enum LedgerError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Length of its sound part, in bytes, up to the last whole episode.
+        /// Length of its sound part, in bytes.
         good: usize,
         /// What is wrong.
         source: RecordError,
@@ -65,7 +64,7 @@ pub struct Ledger {
 
 /// What an interrupted run left.
 pub struct Recovered {
-    /// The sound part: all entries up to the end of the last whole episode.
+    /// The sound part: all whole entries.
     pub bytes: Vec<u8>,
     /// Bytes behind it, to be cut off.
     pub dropped: usize,
@@ -83,38 +82,35 @@ impl Ledger {
         Ok(Ledger { path: path.to_owned(), file, buffer, chain, bytes: 0 })
     }
 
-    /// Read a ledger up to where the last whole episode ended. The file stays as it is until
-    /// [`Ledger::cut_off_torn_end`], which must come before anything is added.
+    /// Read a ledger up to its last whole entry. The file stays as it is until [`Ledger::cut_off_torn_end`], which must
+    /// come before anything is added.
     pub fn recover(path: &Path) -> Result<(Self, Recovered), LedgerError> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = io(path, "it cannot be opened", opened)?;
         lock(path, &file)?;
         let mut bytes = io(path, "it cannot be read", std::fs::read(path))?;
         let mut reader = Reader::new(&bytes);
-        let mut sound = (0, Chain::default(), None);
+        let mut last = None;
         let mut sealed = 0;
         loop {
             match reader.next_entry() {
                 Ok(Some(Entry { record, .. })) => {
-                    if matches!(record, Record::Opened { .. } | Record::Closed { .. } | Record::Sealed { .. })
-                    {
-                        if matches!(record, Record::Sealed { .. }) {
-                            sealed = reader.offset();
-                        }
-                        sound = (reader.offset(), reader.chain().clone(), Some(record));
+                    if matches!(record, Record::Sealed { .. }) {
+                        sealed = reader.offset();
                     }
+                    last = Some(record);
                 }
                 Ok(None) => break,
                 Err(RecordError::CutOff { .. }) if is_torn(&bytes[reader.offset()..]) => break,
                 Err(source) => {
                     // A seal that does not fit says that something before it was altered, but not where.
                     let altered = matches!(source, RecordError::Altered { .. });
-                    let good = if altered { sealed } else { sound.0 };
+                    let good = if altered { sealed } else { reader.offset() };
                     return Err(LedgerError::Damaged { path: path.to_owned(), good, source });
                 }
             }
         }
-        let (good, chain, last) = sound;
+        let (good, chain) = (reader.offset(), reader.chain().clone());
         let dropped = bytes.len() - good;
         bytes.truncate(good);
         let ledger = Ledger { path: path.to_owned(), file, buffer: Vec::new(), chain, bytes: good as u64 };

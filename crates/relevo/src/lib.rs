@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod interface;
 pub mod learn;
 pub mod ledger;
+pub mod outcomes;
 pub mod picture;
 pub mod report;
 pub mod stage;

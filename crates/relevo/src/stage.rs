@@ -1,8 +1,14 @@
 //! The doing: one task on its way through a team, whoever decides. [`crate::learn`] decides by participants that
 //! learn; [`crate::evaluate`] by a learned policy or a fixed workflow. Both act here, and only here.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use futures_util::future::BoxFuture;
 use relevo_core::{
     ids::{AgentId, HandoffId, OperationId},
     learner::Regime,
@@ -11,7 +17,7 @@ use relevo_core::{
 };
 
 use crate::{
-    agent::{Agent, Ending, HandoffLabel, OperationCall, process::ProcessAgent},
+    agent::{Agent, Ending, HandoffLabel, OperationCall, Outcome, process::ProcessAgent},
     artifact::{Artifact, Facts},
     interface::{Situation, View},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
@@ -25,7 +31,11 @@ pub struct Stage {
     regimes: Vec<Regime>,
     agents: Vec<Arc<dyn Agent>>,
     tasks: Arc<dyn TaskSource>,
+    clock: Clock,
 }
+
+/// Milliseconds since a moment that stays the same.
+pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 impl Stage {
     /// Set up a team whose file lies in `directory`; `simulator` is the world that its `[simulate]` section asks for.
@@ -64,7 +74,19 @@ impl Stage {
         };
         let views = team.agents.iter().map(|a| View::new(a, &team.learner.estimator)).collect();
         let regimes = team.agents.iter().map(|a| team.regime(a)).collect();
-        Ok(Stage { team, views, regimes, agents, tasks })
+        let began = Instant::now();
+        let clock: Clock = Arc::new(move || began.elapsed().as_millis() as u64);
+        Ok(Stage { team, views, regimes, agents, tasks, clock })
+    }
+
+    /// The same stage by another clock.
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Stage { clock, ..self }
+    }
+
+    /// By what the time of calls is told.
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// The team.
@@ -85,6 +107,17 @@ impl Stage {
     /// Whether calls leave this process, so that their records must be durable before.
     pub fn is_external(&self) -> bool {
         self.team.agents.iter().any(|a| a.command.is_some())
+    }
+
+    /// Whether calls of this agent leave the process.
+    pub fn leaves_process(&self, agent: AgentId) -> bool {
+        self.team.agents[agent.0 as usize].command.is_some()
+    }
+
+    /// The names of an agent and of one of its operations.
+    fn operation(&self, agent: AgentId, operation: OperationId) -> (&str, &str) {
+        let spec = &self.team.agents[agent.0 as usize];
+        (&spec.name, spec.operations.get(operation.0 as usize).map_or("default", String::as_str))
     }
 
     /// Bring a task before the team.
@@ -147,7 +180,7 @@ pub struct Scene<'s> {
     totals: Totals,
 }
 
-impl Scene<'_> {
+impl<'s> Scene<'s> {
     /// The task.
     pub fn task(&self) -> &Task {
         &self.task
@@ -197,17 +230,17 @@ impl Scene<'_> {
         (name, observation)
     }
 
-    /// Let `agent` do its work.
-    pub async fn perform(
-        &mut self,
-        agent: AgentId,
-        operation: OperationId,
-        handoff: HandoffId,
-    ) -> Performance {
-        let spec = &self.stage.team.agents[agent.0 as usize];
-        let operation = spec.operations.get(operation.0 as usize).map_or("default", String::as_str);
-        let call = OperationCall { agent: &spec.name, operation, handoff: HandoffLabel(handoff.to_string()) };
-        let outcome = self.stage.agents[agent.0 as usize].perform(&call, self.artifact.clone()).await;
+    /// The call by which `agent` does its work.
+    pub fn call(&self, agent: AgentId, operation: OperationId, handoff: HandoffId) -> BoxFuture<'s, Outcome> {
+        let stage = self.stage;
+        let (performer, artifact) = (&stage.agents[agent.0 as usize], self.artifact.clone());
+        let (agent, operation) = stage.operation(agent, operation);
+        let call = OperationCall { agent, operation, handoff: HandoffLabel(handoff.to_string()) };
+        Box::pin(async move { performer.perform(&call, artifact).await })
+    }
+
+    /// Take what came of such a call.
+    pub fn take(&mut self, agent: AgentId, operation: OperationId, outcome: Outcome) -> Performance {
         let reward = &self.stage.team.reward;
         let mut performance = Performance {
             reward: reward.call + outcome.reward.unwrap_or(0.0),
@@ -216,6 +249,7 @@ impl Scene<'_> {
         };
         self.artifact = outcome.artifact;
         self.own.entry(agent).or_default().extend(outcome.private);
+        let (_, operation) = self.stage.operation(agent, operation);
         self.last = Called { ended: "done", operation: operation.to_owned() };
         if let Ending::Failed(failure) = outcome.ending {
             self.last.ended = failure.kind();
@@ -230,6 +264,17 @@ impl Scene<'_> {
         self.totals.failures += performance.usage.failures;
         self.totals.tokens += performance.usage.tokens;
         performance
+    }
+
+    /// Let `agent` do its work.
+    pub async fn perform(
+        &mut self,
+        agent: AgentId,
+        operation: OperationId,
+        handoff: HandoffId,
+    ) -> Performance {
+        let outcome = self.call(agent, operation, handoff).await;
+        self.take(agent, operation, outcome)
     }
 
     /// The quality of what came out, in [0, 1], if it can be known.

@@ -206,14 +206,9 @@ async fn resume(stage: &Stage, ledger: &[u8]) -> Left {
     let out = folder();
     fs::write(ledger_of(out.path()), ledger).unwrap();
     let (mut session, dropped) = Session::resume(stage, out.path(), None, None).unwrap();
-    let sound = entries(ledger).into_iter().rfind(|(_, record)| is_closing(record)).unwrap().0;
-    assert_eq!(dropped, ledger.len() - sound);
+    let sound = entries(ledger).last().unwrap().0;
+    assert_eq!(dropped, ledger.len() - sound, "only a record that was being written is dropped");
     finish(&mut session, out.path()).await
-}
-
-/// Whether a run is taken up behind this record.
-fn is_closing(record: &Record) -> bool {
-    matches!(record, Record::Opened { .. } | Record::Closed { .. } | Record::Sealed { .. })
 }
 
 /// Every whole entry, with the offset behind it.
@@ -289,6 +284,32 @@ async fn a_run_cut_anywhere_is_taken_up() {
         let resumed = resume(&stage, &run.ledger[..cut]).await;
         assert!(resumed.ledger == run.ledger, "cut at byte {cut} of {}: other ledger", run.ledger.len());
         assert!(resumed.policy == run.policy, "cut at byte {cut}: other policy");
+    }
+}
+
+/// Several tasks at a time: what is learned is what the ledger says, wherever it is cut.
+#[tokio::test]
+async fn tasks_at_a_time_are_taken_up_where_they_were() {
+    let stage = stage(team(PLAIN, THREE));
+    let out = folder();
+    let mut session =
+        Session::start(&stage, out.path(), config(3, 40)).unwrap().at_a_time(5.try_into().unwrap());
+    let run = finish(&mut session, out.path()).await;
+    drop(session);
+    assert_eq!(run.ends.len(), 40);
+    for i in 1..=60 {
+        let cut = 200 + (run.ledger.len() - 200) * i / 60;
+        let out = folder();
+        fs::write(ledger_of(out.path()), &run.ledger[..cut]).unwrap();
+        let (session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
+        let begun = session.open() as u64 + session.episodes_done();
+        assert!(session.open() <= 5 && begun <= 40, "cut at byte {cut}: {begun} begun");
+        let mut session = session.at_a_time(5.try_into().unwrap());
+        let resumed = finish(&mut session, out.path()).await;
+        assert!(resumed.ledger.starts_with(&run.ledger[..entries(&run.ledger[..cut]).last().unwrap().0]));
+        drop(session);
+        let (whole, _) = Session::resume(&stage, out.path(), None, None).unwrap();
+        assert_eq!(whole.policy().to_text(), resumed.policy, "cut at byte {cut}: not the fold of its ledger");
     }
 }
 
@@ -796,7 +817,8 @@ impl Shop {
             );
         }
         let team = TeamSpec::parse(&text).unwrap_or_else(|(line, what)| panic!("{line:?} {what}\n{text}"));
-        Stage::new(team, self.0.path(), None)
+        // Time stands still: it would be the only difference between two runs.
+        Ok(Stage::new(team, self.0.path(), None)?.with_clock(Arc::new(|| 0)))
     }
 }
 
@@ -845,6 +867,37 @@ async fn programs_that_fail_are_learned_around() {
     // Every episode is sealed before the next: calls leave the process.
     let seals = entries(&left.ledger).iter().filter(|(_, r)| matches!(r, Record::Sealed { .. })).count();
     assert_eq!(seals, 61);
+}
+
+/// Killed again and again in the middle of its calls, four at a time: what had come back is not called again, and
+/// nothing of the tasks stays once they have ended.
+#[tokio::test]
+async fn a_call_that_came_back_is_not_repeated() {
+    let shop = Shop::new(&texts(&["one", "two"]));
+    let log = shop.path("calls");
+    let log_and_pass = format!("echo pass >> {log:?}; sleep .01; echo '{{\"ok\":true}}'");
+    shop.write("pass", &format!("#!/bin/sh\nread -r _\n{log_and_pass}\n"));
+    let stage = shop.stage("text", &["upper", "crash"]).unwrap();
+    let out = folder();
+    let four = || 4.try_into().unwrap();
+    drop(Session::start(&stage, out.path(), config(2, 60)).unwrap());
+    let mut kills = 0;
+    loop {
+        let (session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
+        let mut session = session.at_a_time(four());
+        let run = session.run(|_| ControlFlow::Continue(()));
+        if tokio::time::timeout(std::time::Duration::from_millis(37), run).await.is_ok() {
+            break;
+        }
+        kills += 1;
+    }
+    let ledger = fs::read(ledger_of(out.path())).unwrap();
+    let of_pass = |record: &Record| matches!(record, Record::Called { agent: AgentId(0), .. });
+    let recorded = entries(&ledger).iter().filter(|(_, record)| of_pass(record)).count();
+    let made = fs::read_to_string(log).unwrap().lines().count();
+    assert_eq!(recorded, 60, "one call of the first agent a task");
+    assert!(kills >= 3 && made <= recorded + 4 * kills, "{made} calls, {recorded} recorded, {kills} kills");
+    assert_eq!(fs::read_dir(out.path().join("outcomes")).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -353,7 +353,7 @@ async fn facts_may_not_outgrow_their_limit_by_merging() {
 async fn an_endless_reply_is_cut_off() {
     let begun = Instant::now();
     let failure = fails("yes").await;
-    assert_eq!(failure, Failure::TooLong { what: "the reply on stdout", bytes_max: 1 << 20 });
+    assert_eq!(failure, Failure::TooLong { what: "the reply on stdout".into(), bytes_max: 1 << 20 });
     assert!(begun.elapsed() < Duration::from_secs(2));
 
     let folder = Folder::new(r#"printf '{"ok":true}\n'"#);
@@ -383,7 +383,7 @@ async fn stderr_never_blocks_and_only_its_end_is_kept() {
 
 #[tokio::test]
 async fn a_bomb_does_not_go_off() {
-    let too_long = Failure::TooLong { what: "the file `out`", bytes_max: 100_000 };
+    let too_long = Failure::TooLong { what: "the file `out`".into(), bytes_max: 100_000 };
     for script in [
         // Killed by the limit; the shell passes the signal on as an exit code.
         "head -c 1G /dev/zero > out",

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     io::IsTerminal,
+    num::NonZeroUsize,
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -43,9 +44,13 @@ pub(crate) struct LearnArguments {
     /// Folder of the run [default: runs/TEAM, or the next free runs/TEAM-2, -3, ...]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in the folder (by default the newest of the team) after its last whole episode
+    /// Go on with the run in the folder (by default the newest of the team) where it was left; no call that came back
+    /// is made again
     #[arg(long)]
     resume: bool,
+    /// Tasks before the team at a time. With more than one, the order in which calls come back is not the seed's to say
+    #[arg(long, value_name = "N", default_value = "1")]
+    jobs: NonZeroUsize,
 }
 
 pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
@@ -55,17 +60,21 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let (mut session, done_before) = if arguments.resume {
         let (session, dropped) = Session::resume(&stage, &out, arguments.seed, arguments.episodes)?;
         let done = session.episodes_done();
-        say!("resuming {} after {done} of {} episodes", out.display(), session.config().episodes);
+        let under_way = match session.open() {
+            0 => String::new(),
+            n => format!(", {n} under way"),
+        };
+        say!("resuming {} after {done} of {} episodes{under_way}", out.display(), session.config().episodes);
         if dropped > 0 {
-            say!("({dropped} bytes of an unfinished episode were dropped; it is done again)");
+            say!("({dropped} bytes of a record that was being written were dropped)");
         }
-        (session, done)
+        (session.at_a_time(arguments.jobs), done)
     } else {
         std::fs::create_dir_all(&out)
             .map_err(|e| format!("{}: the folder cannot be made: {e}", out.display()))?;
         let episodes = arguments.episodes.unwrap_or(stage.team().run.episodes);
         let config = RunConfig { seed: arguments.seed.unwrap_or(1), episodes };
-        (Session::start(&stage, &out, config)?, 0)
+        (Session::start(&stage, &out, config)?.at_a_time(arguments.jobs), 0)
     };
     let RunConfig { seed, episodes } = session.config();
     say!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());

@@ -7,9 +7,10 @@
 
 pub mod process;
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::artifact::{Artifact, Facts};
 
@@ -46,6 +47,8 @@ pub struct Outcome {
     pub private: Facts,
     /// Tokens that the call used up, as far as the agent counts them.
     pub tokens: u64,
+    /// What the call was charged, in the team's currency; finite and not negative.
+    pub money: f64,
     /// A reward that the agent measured itself; always finite.
     pub reward: Option<f64>,
     /// Whether the operation was done.
@@ -67,7 +70,7 @@ pub enum Ending {
 }
 
 /// How a call failed. The kind is in the type; nobody need look for it in a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Failure {
     /// The call had not ended in its time, and was stopped.
     #[error("the call had not ended after {ms} ms and was stopped; raise its timeout, or give it less to do")]
@@ -90,7 +93,7 @@ pub enum Failure {
     #[error("{what} is longer than {bytes_max} bytes; raise that limit, or let the agent write less")]
     TooLong {
         /// What was too long.
-        what: &'static str,
+        what: Cow<'static, str>,
         /// The limit.
         bytes_max: u64,
     },
@@ -123,6 +126,7 @@ impl Outcome {
             artifact,
             private: Facts::new(),
             tokens: 0,
+            money: 0.0,
             reward: None,
             ending: Ending::Done,
             stderr_tail: String::new(),

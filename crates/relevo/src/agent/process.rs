@@ -437,7 +437,7 @@ async fn hear_reply(
     // A pipe that breaks is one that ends; what was heard is judged by its form.
     let _ = stdout.take(bytes_max.saturating_add(1)).read_to_end(reply).await;
     if reply.len() as u64 > bytes_max {
-        return Err(Failure::TooLong { what: "the reply on stdout", bytes_max });
+        return Err(Failure::TooLong { what: "the reply on stdout".into(), bytes_max });
     }
     Ok(())
 }
@@ -485,7 +485,7 @@ fn read_output(path: &Path, bytes_max: u64) -> Result<Option<Arc<[u8]>>, Failure
 }
 
 fn output_too_long(bytes_max: u64) -> Failure {
-    Failure::TooLong { what: "the file `out`", bytes_max }
+    Failure::TooLong { what: "the file `out`".into(), bytes_max }
 }
 
 /// The line as it stands; a key that is null counts as absent.
@@ -550,6 +550,7 @@ impl Reply {
             artifact,
             private,
             tokens,
+            money: 0.0,
             reward,
             ending,
             stderr_tail: String::new(),

@@ -1,0 +1,415 @@
+//! Learning: participants decide, the [`Scene`](crate::stage::Scene) acts, the [`Ledger`] remembers. One task after the
+//! other, the same seed and the same outcomes give the same bytes; with several at a time, the ledger says in which order
+//! things happened, and whoever follows it learns the same.
+//!
+//! Here is the path of a handoff: an effect of [`Participant::apply`] is recorded, carried out, and its outcome goes back in
+//! as the next event.
+
+mod episode;
+mod resume;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use relevo_core::{
+    Rng,
+    ids::{AgentId, HandoffId, OperationId},
+    learner::Regime,
+    observation::Signature,
+    policy_file::{AgentPolicy, PolicyFile, Source, hex},
+    protocol::{Participant, ProtocolError},
+    record::{FORMAT, Record, RecordError},
+    replay::ReplayError,
+    units::{UnitError, Usage},
+};
+
+use crate::{
+    agent::Outcome,
+    ledger::{Ledger, LedgerError},
+    outcomes::{OutcomeError, Outcomes},
+    stage::Stage,
+    tasks::TaskError,
+};
+use episode::{Call, Episode, Step};
+
+/// Why learning cannot go on. What was learned up to the last whole episode is in the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum LearnError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The ledger of a run that is to be taken up.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The ledger.
+        path: PathBuf,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// The ledger says something else than these agents would have done.
+    #[error("{}: agent {agent:?}: {source}", path.display())]
+    Replay {
+        /// The ledger.
+        path: PathBuf,
+        /// Whose records.
+        agent: String,
+        /// Where they part.
+        source: ReplayError,
+    },
+    /// The ledger belongs to another run.
+    #[error("{}: {message}", path.display())]
+    OtherRun {
+        /// The ledger.
+        path: PathBuf,
+        /// In what it differs, and what to try.
+        message: String,
+    },
+    /// What came of a call cannot be kept or had again.
+    #[error(transparent)]
+    Outcome(#[from] OutcomeError),
+    /// A task cannot be had.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// An agent cannot be made as the team file says.
+    #[error("agent {agent:?}: {message}")]
+    Spec {
+        /// The agent.
+        agent: String,
+        /// Why.
+        message: String,
+    },
+    /// A participant refuses what it is told: a fault of this program.
+    #[error("agent {agent:?} refused an event of episode {episode}: {source}; please report this")]
+    Protocol {
+        /// The agent.
+        agent: String,
+        /// The episode.
+        episode: u64,
+        /// Why.
+        source: ProtocolError,
+    },
+    /// A number that is not finite came up.
+    #[error("episode {episode}: {source}")]
+    Unit {
+        /// The episode.
+        episode: u64,
+        /// Which.
+        source: UnitError,
+    },
+}
+
+/// How a run is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunConfig {
+    /// The seed of everything random.
+    pub seed: u64,
+    /// How many episodes.
+    pub episodes: u64,
+}
+
+/// How an episode ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EpisodeEnd {
+    /// Its number, from 0.
+    pub episode: u64,
+    /// The whole return, discounted per primitive step.
+    pub episode_return: f64,
+    /// Handoffs between agents.
+    pub handoffs: u32,
+    /// Why it stopped: `finished`, `ended`, `max-handoffs` or `no-successor`.
+    pub stop: &'static str,
+    /// Who acted, in order.
+    pub path: Vec<AgentId>,
+    /// Whether every choice was the best known one.
+    pub greedy: bool,
+}
+
+/// A run: participants in the state that their ledger leads to, and the tasks that they are at.
+pub struct Session<'s> {
+    stage: &'s Stage,
+    config: RunConfig,
+    jobs: NonZeroUsize,
+    crew: Crew,
+    ledger: Ledger,
+    outcomes: Outcomes,
+    seal_every: u64,
+    next_episode: u64,
+    /// Tasks begun and not ended, by number.
+    open: BTreeMap<u64, Episode<'s>>,
+    returns: Vec<f64>,
+}
+
+/// The participants of a team, their random streams, and the names of what they have seen.
+struct Crew {
+    participants: Vec<Participant>,
+    rngs: Vec<Rng>,
+    names: BTreeMap<Signature, String>,
+}
+
+impl Crew {
+    fn new(stage: &Stage, config: RunConfig) -> Result<Self, LearnError> {
+        let team = stage.team();
+        let (mut participants, mut rngs) = (vec![], vec![]);
+        for (i, agent) in team.agents.iter().enumerate() {
+            let fail = |message: String| LearnError::Spec { agent: agent.name.clone(), message };
+            let spec =
+                team.participant(AgentId(i as u32), config.episodes).map_err(|e| fail(e.to_string()))?;
+            let mut initial = Rng::stream(config.seed, &format!("initial/{}", agent.name));
+            participants.push(Participant::new(spec, &mut initial).map_err(|e| fail(e.to_string()))?);
+            rngs.push(Rng::stream(config.seed, &format!("policy/{}", agent.name)));
+        }
+        Ok(Crew { participants, rngs, names: BTreeMap::new() })
+    }
+}
+
+/// The name of the ledger in the folder of a run.
+pub const LEDGER_FILE: &str = "ledger.cbor";
+
+impl<'s> Session<'s> {
+    /// Begin a run in the folder `out`, which must hold none yet.
+    pub fn start(stage: &'s Stage, out: &Path, config: RunConfig) -> Result<Self, LearnError> {
+        let crew = Crew::new(stage, config)?;
+        let mut ledger = Ledger::create(&out.join(LEDGER_FILE))?;
+        let digest = stage.team().config_digest(&stage.tasks().identity());
+        let RunConfig { seed, episodes } = config;
+        ledger.append(
+            AgentId::ORIGIN,
+            Record::Opened { format: FORMAT.into(), config: digest, seed, episodes },
+        );
+        ledger.seal()?;
+        Ok(Session {
+            stage,
+            config,
+            jobs: NonZeroUsize::MIN,
+            crew,
+            ledger,
+            outcomes: Outcomes::of_run(out),
+            seal_every: seal_every(stage),
+            next_episode: 0,
+            open: BTreeMap::new(),
+            returns: vec![],
+        })
+    }
+
+    /// Have up to `jobs` tasks before the team at a time. One is what a session begins with, and what a team with the
+    /// local model keeps: its agents re-compute between tasks.
+    pub fn at_a_time(self, jobs: NonZeroUsize) -> Self {
+        match self.stage.team().learner.extensions.local_model {
+            true => self,
+            false => Session { jobs, ..self },
+        }
+    }
+
+    /// The seed and number of episodes.
+    pub fn config(&self) -> RunConfig {
+        self.config
+    }
+
+    /// Episodes done.
+    pub fn episodes_done(&self) -> u64 {
+        self.returns.len() as u64
+    }
+
+    /// The return of every episode done.
+    pub fn returns(&self) -> &[f64] {
+        &self.returns
+    }
+
+    /// The participants, by agent.
+    pub fn participants(&self) -> &[Participant] {
+        &self.crew.participants
+    }
+
+    /// Names of the signatures seen.
+    pub fn names(&self) -> &BTreeMap<Signature, String> {
+        &self.crew.names
+    }
+
+    /// Length of the ledger, in bytes.
+    pub fn ledger_bytes(&self) -> u64 {
+        self.ledger.bytes()
+    }
+
+    /// Tasks begun and not ended.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    fn is_seal_due(&self) -> bool {
+        let done = self.episodes_done();
+        done == self.config.episodes || done.is_multiple_of(self.seal_every)
+    }
+
+    /// Learn until all episodes are done or `watch`, called after each, breaks off. Broken off, no call is begun any
+    /// more, and those that are under way are waited for: what they bring is kept.
+    pub async fn run(
+        &mut self,
+        mut watch: impl FnMut(&EpisodeEnd) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LearnError> {
+        let mut calls: FuturesUnordered<BoxFuture<'s, Returned>> = FuturesUnordered::new();
+        let mut ready: VecDeque<u64> = self.open.keys().copied().collect();
+        let mut flow = ControlFlow::Continue(());
+        loop {
+            let next = match ready.pop_front() {
+                Some(number) => Some(number),
+                None if flow.is_continue() => self.begin()?,
+                None => None,
+            };
+            if let Some(number) = next {
+                match self.play(number)? {
+                    None => {
+                        let end = self.close(number)?;
+                        flow = if watch(&end).is_break() { ControlFlow::Break(()) } else { flow };
+                        // A simulated episode never waits for anything; let others (Ctrl-C) have their turn.
+                        tokio::task::yield_now().await;
+                    }
+                    Some(call) if flow.is_continue() => calls.push(self.under_way(number, call)?),
+                    Some(_) => {}
+                }
+            } else if let Some(returned) = calls.next().await {
+                self.take(&returned)?;
+                ready.push_back(returned.episode);
+                self.answer(returned)?;
+            } else {
+                break;
+            }
+        }
+        if flow.is_break() {
+            self.ledger.flush()?;
+        }
+        Ok(flow)
+    }
+
+    /// Bring the next task before the team, if there is one and a place for it.
+    fn begin(&mut self) -> Result<Option<u64>, LearnError> {
+        if self.open.len() >= self.jobs.get() || self.next_episode == self.config.episodes {
+            return Ok(None);
+        }
+        let number = self.next_episode;
+        self.next_episode += 1;
+        self.enter(number).map(|()| Some(number))
+    }
+
+    fn enter(&mut self, number: u64) -> Result<(), LearnError> {
+        let mut draw = Rng::stream(self.config.seed, "tasks").fork([number, 0, 0]);
+        let scene = self.stage.open(self.stage.tasks().training(&mut draw)?);
+        let episode = Episode::begin(self.stage, &mut self.crew, scene, number)?;
+        self.open.insert(number, episode);
+        Ok(())
+    }
+
+    /// Play a task until it waits for a call or has ended.
+    fn play(&mut self, number: u64) -> Result<Option<Call<'s>>, LearnError> {
+        let episode = self.open.get_mut(&number).expect("an episode is played while it is open");
+        loop {
+            match episode.step(&mut self.crew)? {
+                Step::Record(agent, record) => self.ledger.append(agent, record),
+                Step::Done => {}
+                Step::Call(call) => return Ok(Some(call)),
+                Step::Ended => return Ok(None),
+            }
+        }
+    }
+
+    /// A call, begun: what it rests on is in the hands of the operating system before it leaves.
+    fn under_way(&mut self, episode: u64, call: Call<'s>) -> Result<BoxFuture<'s, Returned>, LearnError> {
+        if self.stage.leaves_process(call.agent) {
+            self.ledger.flush()?;
+        }
+        let now = self.stage.clock();
+        let began = now();
+        Ok(Box::pin(async move {
+            let Call { handoff, agent, operation, outcome } = call;
+            let outcome = outcome.await;
+            let ms = now().saturating_sub(began);
+            Returned { episode, handoff, agent, operation, outcome, ms }
+        }))
+    }
+
+    /// Keep what a call that left the process has brought.
+    fn take(&mut self, returned: &Returned) -> Result<(), LearnError> {
+        let Returned { episode: number, handoff, agent, operation, outcome, ms } = returned;
+        if !self.stage.leaves_process(*agent) {
+            return Ok(());
+        }
+        let episode = &self.open[number];
+        let digest = self.outcomes.keep(*number, episode.calls(), episode.scene().artifact(), outcome)?;
+        let failures = u32::from(outcome.failure().is_some());
+        let record = Record::Called {
+            handoff: *handoff,
+            agent: *agent,
+            operation: *operation,
+            ended: outcome.failure().map_or("done", |f| f.kind()).to_owned(),
+            usage: Usage { tokens: outcome.tokens, failures },
+            money: outcome.money,
+            ms: *ms,
+            outcome: digest,
+        };
+        self.ledger.append(AgentId::ORIGIN, record);
+        Ok(self.ledger.flush()?)
+    }
+
+    fn answer(&mut self, returned: Returned) -> Result<(), LearnError> {
+        let Returned { episode, outcome, .. } = returned;
+        let episode = self.open.get_mut(&episode).expect("an episode is open until its call has come back");
+        episode.called(&mut self.crew, outcome)
+    }
+
+    /// A task has ended.
+    fn close(&mut self, number: u64) -> Result<EpisodeEnd, LearnError> {
+        let end = self.open.remove(&number).expect("an open episode ends").end().clone();
+        let EpisodeEnd { episode, episode_return, handoffs, stop, .. } = end;
+        let stop = stop.to_owned();
+        self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop });
+        self.returns.push(episode_return);
+        match self.is_seal_due() {
+            true => self.ledger.seal()?,
+            false => self.ledger.flush_if_large()?,
+        }
+        if self.stage.is_external() {
+            self.outcomes.forget(number);
+        }
+        Ok(end)
+    }
+
+    /// What has been learned so far.
+    pub fn policy(&self) -> PolicyFile {
+        let team = self.stage.team();
+        let agents = team.agents.iter().zip(&self.crew.participants).map(|(agent, participant)| {
+            let successors = agent.handoffs.iter().map(|h| h.to().to_owned()).collect();
+            let operations = match participant.spec().learner.regime {
+                Regime::Adaptable { .. } => agent.operations.clone(),
+                Regime::PreConfigured(_) => vec![],
+            };
+            AgentPolicy::of(&agent.name, successors, operations, participant.learner())
+        });
+        let source = Source {
+            team: team.name.clone(),
+            config: hex(&team.config_digest(&self.stage.tasks().identity())),
+            seed: self.config.seed,
+            episodes: self.episodes_done(),
+            ledger: hex(&self.ledger.head()),
+        };
+        PolicyFile::new(source, &self.crew.names, agents.collect())
+    }
+}
+
+/// Seals cost a sync to the disk: one per episode where calls leave the process, else one now and then.
+fn seal_every(stage: &Stage) -> u64 {
+    if stage.is_external() { 1 } else { 1000 }
+}
+
+/// A call that has come back.
+struct Returned {
+    episode: u64,
+    handoff: HandoffId,
+    agent: AgentId,
+    operation: OperationId,
+    outcome: Outcome,
+    ms: u64,
+}

@@ -1,0 +1,221 @@
+//! Taking up a run: tasks that had ended are replayed, those that had not are played once more with the ledger in the
+//! place of the world. A call that had come back is not made again; one that had not is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use futures_util::FutureExt;
+use relevo_core::{
+    record::{Entry, Reader, Record},
+    replay::{Replay, ReplayError},
+};
+
+use super::{Call, Crew, LEDGER_FILE, LearnError, RunConfig, Session, Step, seal_every};
+use crate::{
+    ledger::{Ledger, Recovered},
+    outcomes::Outcomes,
+    stage::Stage,
+};
+
+impl<'s> Session<'s> {
+    /// Take up the run in the folder `out` where its ledger ends. A seed or number of episodes that is given must be
+    /// the run's own. Also says how many bytes of a record that was being written were dropped.
+    pub fn resume(
+        stage: &'s Stage,
+        out: &Path,
+        seed: Option<u64>,
+        episodes: Option<u64>,
+    ) -> Result<(Self, usize), LearnError> {
+        let path = out.join(LEDGER_FILE);
+        let (ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
+        let config = opened(stage, &path, &bytes, seed, episodes)?;
+        let mut session = Session {
+            stage,
+            config,
+            jobs: NonZeroUsize::MIN,
+            crew: Crew::new(stage, config)?,
+            ledger,
+            outcomes: Outcomes::of_run(out),
+            seal_every: seal_every(stage),
+            next_episode: 0,
+            open: BTreeMap::new(),
+            returns: vec![],
+        };
+        session.follow_all(&path, &bytes)?;
+        session.ledger.cut_off_torn_end()?;
+        if matches!(last, Some(Record::Opened { .. } | Record::Closed { .. })) && session.is_seal_due() {
+            session.ledger.seal()?;
+        }
+        Ok((session, dropped))
+    }
+
+    fn follow_all(&mut self, path: &Path, bytes: &[u8]) -> Result<(), LearnError> {
+        let mut closed = BTreeSet::new();
+        for entry in entries(path, bytes) {
+            if let Record::Closed { episode, .. } = entry?.record {
+                closed.insert(episode);
+            }
+        }
+        let mut followed: Vec<Followed> =
+            self.crew.participants.iter().map(|_| Followed::default()).collect();
+        // A record that names no task belongs to that of the one before it.
+        let mut task = 0;
+        for entry in entries(path, bytes) {
+            let Entry { agent, record } = entry?;
+            match record {
+                Record::Opened { .. } | Record::Sealed { .. } => continue,
+                Record::Named { signature, name } => {
+                    self.open.values_mut().for_each(|episode| episode.is_named(signature));
+                    self.crew.names.insert(signature, name);
+                    continue;
+                }
+                Record::Closed { episode_return, .. } => {
+                    self.returns.push(episode_return);
+                    continue;
+                }
+                _ => {}
+            }
+            task = record.episode().map_or(task, |episode| episode.0 as u64);
+            self.next_episode = self.next_episode.max(task.saturating_add(1));
+            let is_call = matches!(record, Record::Called { .. });
+            let Some(of_agent) = followed.get_mut(agent.0 as usize).filter(|_| !is_call) else {
+                match (is_call, closed.contains(&task)) {
+                    (true, true) => {}
+                    (true, false) => {
+                        self.follow(task, &record).map_err(|e| e.at(self.stage, path, 0, agent.0))?
+                    }
+                    (false, _) => {
+                        let message = format!("agent {} does not exist in this team", agent.0);
+                        return Err(LearnError::OtherRun { path: path.to_owned(), message });
+                    }
+                }
+                continue;
+            };
+            let index = of_agent.records;
+            of_agent.records += 1;
+            let i = agent.0 as usize;
+            let taken = match closed.contains(&task) {
+                true => {
+                    let (participant, rng) = (&mut self.crew.participants[i], &mut self.crew.rngs[i]);
+                    of_agent.replay.take(participant, rng, &record).map_err(Astray::Replay)
+                }
+                false => self.follow(task, &record),
+            };
+            taken.map_err(|e| e.at(self.stage, path, index, agent.0))?;
+        }
+        Ok(())
+    }
+
+    /// Play an open task until it has made this record, which it must make next.
+    fn follow(&mut self, number: u64, record: &Record) -> Result<(), Astray> {
+        if !self.open.contains_key(&number) {
+            self.enter(number)?;
+        }
+        let episode = self.open.get_mut(&number).expect("just entered");
+        let differs = |made: Option<Record>| Astray::Differs {
+            found: Box::new(record.clone()),
+            made: made.map(Box::new),
+        };
+        loop {
+            match episode.step(&mut self.crew)? {
+                Step::Done => {}
+                Step::Record(_, made) if made == *record => return Ok(()),
+                Step::Record(_, made) => return Err(differs(Some(made))),
+                Step::Ended => return Err(differs(None)),
+                Step::Call(Call { agent, operation, outcome, .. }) => match record {
+                    Record::Called { agent: called, operation: done, outcome, .. }
+                        if (*called, *done) == (agent, operation) =>
+                    {
+                        let before = episode.scene().artifact();
+                        let outcome = self.outcomes.read(number, episode.calls(), before, outcome);
+                        let outcome = outcome.map_err(LearnError::from)?;
+                        return Ok(episode.called(&mut self.crew, outcome)?);
+                    }
+                    _ if self.stage.leaves_process(agent) => return Err(differs(None)),
+                    // What is simulated costs nothing, and comes to the same again.
+                    _ => match outcome.now_or_never() {
+                        Some(outcome) => episode.called(&mut self.crew, outcome)?,
+                        None => return Err(differs(None)),
+                    },
+                },
+            }
+        }
+    }
+}
+
+/// How far the records of one participant have been followed.
+#[derive(Default)]
+struct Followed {
+    replay: Replay,
+    records: u64,
+}
+
+/// Where a ledger cannot be followed.
+enum Astray {
+    /// In a task that had ended.
+    Replay(ReplayError),
+    /// In a task that had not: it comes to another record, or to none.
+    Differs { found: Box<Record>, made: Option<Box<Record>> },
+    /// What it takes to go on cannot be had.
+    Learn(LearnError),
+}
+
+impl From<LearnError> for Astray {
+    fn from(error: LearnError) -> Self {
+        Astray::Learn(error)
+    }
+}
+
+impl Astray {
+    fn at(self, stage: &Stage, path: &Path, index: u64, agent: u32) -> LearnError {
+        let source = match self {
+            Astray::Learn(error) => return error,
+            Astray::Replay(source) => source,
+            Astray::Differs { found, made } => ReplayError::Differs { index, found, expected: made },
+        };
+        let agent = stage.team().agent_name(relevo_core::ids::AgentId(agent)).to_owned();
+        LearnError::Replay { path: path.to_owned(), agent, source }
+    }
+}
+
+fn entries(path: &Path, bytes: &[u8]) -> impl Iterator<Item = Result<Entry, LearnError>> {
+    let mut reader = Reader::new(bytes);
+    std::iter::from_fn(move || reader.next_entry().transpose())
+        .map(|entry| entry.map_err(|source| LearnError::Unreadable { path: path.to_owned(), source }))
+}
+
+/// How the run of a ledger is to be, if it is a run of this team, and of this seed and number of episodes.
+fn opened(
+    stage: &Stage,
+    path: &Path,
+    bytes: &[u8],
+    seed: Option<u64>,
+    episodes: Option<u64>,
+) -> Result<RunConfig, LearnError> {
+    let path: PathBuf = path.to_owned();
+    let first = Reader::new(bytes).next_entry();
+    let first = first.map_err(|source| LearnError::Unreadable { path: path.clone(), source })?;
+    let other = |message: String| LearnError::OtherRun { path, message };
+    let Some(Entry { record: Record::Opened { config, seed: ran, episodes: asked, .. }, .. }) = first else {
+        return Err(other(
+            "the ledger is empty: nothing was learned yet; remove it and start the run again, without --resume".into(),
+        ));
+    };
+    if config != stage.team().config_digest(&stage.tasks().identity()) {
+        return Err(other(
+            "the team file or its training tasks have changed since this run began, and learned values would not fit; \
+             undo the change, or start a new run with --out"
+                .into(),
+        ));
+    }
+    if seed.is_some_and(|s| s != ran) || episodes.is_some_and(|n| n != asked) {
+        return Err(other(format!(
+            "this run was begun with --seed {ran} --episodes {asked}; exploration is planned over all its episodes, so \
+             resume it with these (or leave them out), or start a new run with --out"
+        )));
+    }
+    Ok(RunConfig { seed: ran, episodes: asked })
+}

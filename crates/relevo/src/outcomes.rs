@@ -1,0 +1,139 @@
+//! Outcomes of calls that left the process, kept beside the ledger until their task has ended: a run that was killed
+//! takes them from here, and calls nothing twice that came back. Written and read by [`crate::learn`].
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    agent::{Ending, Failure, Outcome},
+    artifact::{Artifact, Facts},
+};
+
+/// The folder of kept outcomes in the folder of a run.
+pub const OUTCOMES_FOLDER: &str = "outcomes";
+
+/// An outcome that cannot be kept or had again.
+#[derive(Debug, thiserror::Error)]
+pub enum OutcomeError {
+    /// The file system refuses.
+    #[error("{}: the outcome of a call {what}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// It is not what the ledger says that it was.
+    #[error("{}: the outcome of a call is not the one in the ledger; restore the file, or start a new run", path.display())]
+    Altered {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The kept outcomes of a run.
+#[derive(Debug)]
+pub struct Outcomes {
+    folder: PathBuf,
+}
+
+/// All of an outcome but its payload, which follows it in the file.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    facts: Facts,
+    private: Facts,
+    tokens: u64,
+    money: f64,
+    reward: Option<f64>,
+    failure: Option<Failure>,
+    stderr_tail: String,
+    /// Whether the payload is the one that went into the call.
+    unchanged: bool,
+}
+
+impl Outcomes {
+    /// Those of the run in the folder `run`.
+    pub fn of_run(run: &Path) -> Self {
+        Outcomes { folder: run.join(OUTCOMES_FOLDER) }
+    }
+
+    /// Keep what came of the `call`-th call of an episode, into which `before` went; returns its BLAKE3.
+    pub fn keep(
+        &self,
+        episode: u64,
+        call: u32,
+        before: &Artifact,
+        outcome: &Outcome,
+    ) -> Result<[u8; 32], OutcomeError> {
+        let unchanged = Arc::ptr_eq(&before.payload, &outcome.artifact.payload);
+        let head = Head {
+            facts: outcome.artifact.facts.clone(),
+            private: outcome.private.clone(),
+            tokens: outcome.tokens,
+            money: outcome.money,
+            reward: outcome.reward,
+            failure: outcome.failure().cloned(),
+            stderr_tail: outcome.stderr_tail.clone(),
+            unchanged,
+        };
+        let mut bytes = serde_json::to_vec(&head).expect("text, numbers and maps with text keys");
+        bytes.push(b'\n');
+        if !unchanged {
+            bytes.extend_from_slice(&outcome.artifact.payload);
+        }
+        let path = self.path(episode, call);
+        let fail = |source| OutcomeError::Io { path: path.clone(), what: "cannot be kept", source };
+        fs::create_dir_all(path.parent().expect("a file in a folder")).map_err(fail)?;
+        fs::write(&path, &bytes).map_err(fail)?;
+        Ok(*blake3::hash(&bytes).as_bytes())
+    }
+
+    /// What came of a call, as it was kept.
+    pub fn read(
+        &self,
+        episode: u64,
+        call: u32,
+        before: &Artifact,
+        digest: &[u8; 32],
+    ) -> Result<Outcome, OutcomeError> {
+        let path = self.path(episode, call);
+        let bytes = fs::read(&path).map_err(|source| OutcomeError::Io {
+            path: path.clone(),
+            what: "cannot be read",
+            source,
+        })?;
+        let altered = || OutcomeError::Altered { path: path.clone() };
+        if blake3::hash(&bytes).as_bytes() != digest {
+            return Err(altered());
+        }
+        let end = bytes.iter().position(|b| *b == b'\n').ok_or_else(altered)?;
+        let head: Head = serde_json::from_slice(&bytes[..end]).map_err(|_| altered())?;
+        let payload = if head.unchanged { before.payload.clone() } else { bytes[end + 1..].into() };
+        Ok(Outcome {
+            artifact: Artifact { facts: head.facts, payload },
+            private: head.private,
+            tokens: head.tokens,
+            money: head.money,
+            reward: head.reward,
+            ending: head.failure.map_or(Ending::Done, Ending::Failed),
+            stderr_tail: head.stderr_tail,
+        })
+    }
+
+    /// The task has ended: nothing of its content stays.
+    pub fn forget(&self, episode: u64) {
+        // What cannot be removed harms nobody: it is not read again.
+        let _ = fs::remove_dir_all(self.folder.join(episode.to_string()));
+    }
+
+    fn path(&self, episode: u64, call: u32) -> PathBuf {
+        self.folder.join(episode.to_string()).join(call.to_string())
+    }
+}
