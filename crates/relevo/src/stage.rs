@@ -143,6 +143,8 @@ pub struct Totals {
     pub failures: u32,
     /// Tokens used.
     pub tokens: u64,
+    /// Money charged, in the team's currency.
+    pub money: f64,
 }
 
 /// How the last call ended.
@@ -242,8 +244,10 @@ impl<'s> Scene<'s> {
     /// Take what came of such a call.
     pub fn take(&mut self, agent: AgentId, operation: OperationId, outcome: Outcome) -> Performance {
         let reward = &self.stage.team.reward;
+        // r = price of a call + tokens / 1000 * their price + money * its weight + what the agent measured
+        let used = outcome.tokens as f64 / 1000.0 * reward.tokens + outcome.money * reward.money;
         let mut performance = Performance {
-            reward: reward.call + outcome.reward.unwrap_or(0.0),
+            reward: reward.call + used + outcome.reward.unwrap_or(0.0),
             usage: Usage { tokens: outcome.tokens, failures: 0 },
             failure: None,
         };
@@ -263,6 +267,7 @@ impl<'s> Scene<'s> {
         self.totals.calls += 1;
         self.totals.failures += performance.usage.failures;
         self.totals.tokens += performance.usage.tokens;
+        self.totals.money += outcome.money;
         performance
     }
 

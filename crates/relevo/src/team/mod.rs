@@ -109,11 +109,15 @@ pub struct RewardSpec {
     pub call: f64,
     /// For every call that fails, on top.
     pub failure: f64,
+    /// For every 1,000 tokens that a call uses.
+    pub tokens: f64,
+    /// For every unit of the team's currency that a call is charged.
+    pub money: f64,
 }
 
 impl Default for RewardSpec {
     fn default() -> Self {
-        RewardSpec { success: 1.0, handoff: 0.0, call: 0.0, failure: 0.0 }
+        RewardSpec { success: 1.0, handoff: 0.0, call: 0.0, failure: 0.0, tokens: 0.0, money: 0.0 }
     }
 }
 
