@@ -256,7 +256,7 @@ impl<'s> Scene<'s> {
         let (_, operation) = self.stage.operation(agent, operation);
         self.last = Called { ended: "done", operation: operation.to_owned() };
         if let Ending::Failed(failure) = outcome.ending {
-            self.last.ended = failure.kind();
+            self.last.ended = failure.kind().word();
             performance.reward += reward.failure;
             performance.usage.failures = 1;
             performance.failure = Some(match outcome.stderr_tail.trim() {

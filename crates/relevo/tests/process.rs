@@ -11,7 +11,7 @@ use std::{
 
 use relevo::{
     agent::{
-        Agent, Ending, Failure, HandoffLabel, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX,
+        Agent, Ending, Failure, FailureKind, HandoffLabel, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX,
         process::ProcessAgent,
     },
     artifact::{Artifact, Facts, Scalar},
@@ -199,7 +199,7 @@ async fn the_directory_is_private_and_gone_afterwards() {
             r#"pwd > "${{0%/*}}/cwd"; stat -c %a . > "${{0%/*}}/mode"; touch other; {after}"#
         ));
         let outcome = perform(&ProcessAgent { timeout: Duration::from_millis(300), ..folder.agent() }).await;
-        assert_eq!(outcome.failure().map(Failure::kind), kind);
+        assert_eq!(outcome.failure().map(|f| f.kind().word()), kind);
         assert_eq!(folder.told("mode").await, "700");
         let cwd = folder.told("cwd").await;
         assert!(cwd.contains("relevo-") && !Path::new(&cwd).exists(), "{cwd}");
@@ -303,7 +303,44 @@ async fn a_refusal_is_told_in_the_words_of_the_agent() {
     let outcome = perform(&folder.agent()).await;
     assert_eq!((outcome.tokens, &outcome.private), (3, &facts(r#"{"tried":1}"#)));
     assert_eq!(failure_of(outcome), Failure::Refused("not gzip".into()));
-    assert_eq!(fails(r#"ln -s in out; echo '{"ok":false}'"#).await.kind(), "refused");
+    assert_eq!(fails(r#"ln -s in out; echo '{"ok":false}'"#).await.kind(), FailureKind::Refused);
+}
+
+/// What services say is told by its kind and its status, and by nothing that stands in a message.
+#[tokio::test]
+async fn failures_are_classified_by_status_and_kind_never_by_their_text() {
+    use FailureKind::*;
+    for (reply, kind) in [
+        (r#""status":401"#, Auth),
+        (r#""status":403"#, Auth),
+        (r#""status":402"#, Quota),
+        (r#""status":429"#, RateLimit),
+        (r#""status":429,"kind":"quota""#, Quota),
+        (r#""status":400"#, InvalidRequest),
+        (r#""status":404"#, InvalidRequest),
+        (r#""status":408"#, Unavailable),
+        (r#""status":499"#, Cancelled),
+        (r#""status":500"#, Unavailable),
+        (r#""status":529"#, Unavailable),
+        (r#""status":200"#, Refused),
+        (r#""kind":"auth""#, Auth),
+        (r#""kind":"denied""#, Denied),
+        (r#""kind":"invalid-request","error":"rate limit 429""#, InvalidRequest),
+        (r#""error":"took 4030 ms""#, Refused),
+        (r#""error":"401 unauthorized: quota exceeded, rate limit""#, Refused),
+        (r#""status":503,"error":"401""#, Unavailable),
+    ] {
+        let failure = fails(&format!("echo '{{\"ok\":false,{reply}}}'")).await;
+        assert_eq!(failure.kind(), kind, "{reply}: {failure}");
+        assert_eq!(failure.is_terminal(), matches!(kind, Auth | Quota), "{reply}");
+        assert_eq!(failure.is_transient(), matches!(kind, RateLimit | Unavailable), "{reply}");
+    }
+    let failure = fails(r#"echo '{"ok":false,"status":429,"retry_after_ms":250,"error":"slow down"}'"#).await;
+    assert_eq!(failure, Failure::RateLimited { reason: "slow down".into(), retry_after_ms: Some(250) });
+    // A failed call has cost what it says.
+    let folder = Folder::new(r#"echo '{"ok":false,"status":500,"money":0.25,"tokens":9,"cached":true}'"#);
+    let outcome = perform(&folder.agent()).await;
+    assert_eq!((outcome.money, outcome.tokens, outcome.cached), (0.25, 9, true));
 }
 
 #[tokio::test]
@@ -326,6 +363,11 @@ async fn garbage_of_every_kind_is_named() {
         (r#"echo '{"ok":true,"reward":"1"}'"#, "expected f64"),
         (r#"echo '{"ok":true,"tokens":-1}'"#, "expected u64"),
         (r#"echo '{"ok":true,"tokens":1.5}'"#, "expected u64"),
+        (r#"echo '{"ok":true,"money":-0.1}'"#, "`money` of the reply is -0.1"),
+        (r#"echo '{"ok":false,"status":600}'"#, "`status` of the reply is 600"),
+        (r#"echo '{"ok":false,"kind":"busy"}'"#, "unknown variant `busy`"),
+        (r#"echo '{"ok":true,"kind":"auth"}'"#, "says that it failed"),
+        (r#"echo '{"ok":true,"status":500}'"#, "says that it failed"),
         (r#"echo '{"ok":true,"facts":{"x":1.5}}'"#, "`facts` of the reply: fact `x`"),
         (r#"echo '{"ok":true,"private":{"x":[]}}'"#, "`private` of the reply: fact `x`"),
         (r#"ln -s /etc/passwd out; echo '{"ok":true}'"#, "a symbolic link"),
@@ -333,7 +375,7 @@ async fn garbage_of_every_kind_is_named() {
         (r#"mkdir out; echo '{"ok":true}'"#, "no regular file"),
     ] {
         let failure = fails(script).await;
-        assert_eq!(failure.kind(), "garbage", "{script}: {failure}");
+        assert_eq!(failure.kind(), FailureKind::Garbage, "{script}: {failure}");
         assert!(failure.to_string().contains(said), "{script}: {failure}");
         assert!(failure.to_string().len() < 1000);
     }
@@ -345,7 +387,7 @@ async fn facts_may_not_outgrow_their_limit_by_merging() {
     let full: Facts = (0..64).map(|i| (format!("{i}"), Scalar::Int(i))).collect();
     let given = Artifact { facts: full, payload: Arc::from([]) };
     let outcome = folder.agent().perform(&call(), given.clone()).await;
-    assert_eq!(outcome.failure().map(Failure::kind), Some("garbage"));
+    assert_eq!(outcome.failure().map(Failure::kind), Some(FailureKind::Garbage));
     assert_eq!(outcome.artifact, given);
 }
 
@@ -359,7 +401,7 @@ async fn an_endless_reply_is_cut_off() {
     let folder = Folder::new(r#"printf '{"ok":true}\n'"#);
     let with_max = |reply_bytes_max| ProcessAgent { reply_bytes_max, ..folder.agent() };
     assert_eq!(perform(&with_max(12)).await.ending, Ending::Done);
-    assert_eq!(failure_of(perform(&with_max(11)).await).kind(), "too-long");
+    assert_eq!(failure_of(perform(&with_max(11)).await).kind(), FailureKind::TooLong);
 }
 
 #[tokio::test]
@@ -378,7 +420,7 @@ async fn stderr_never_blocks_and_only_its_end_is_kept() {
     let endless = Folder::new("yes >&2");
     let outcome = perform(&ProcessAgent { timeout: Duration::from_millis(200), ..endless.agent() }).await;
     assert_eq!(outcome.stderr_tail.len(), STDERR_TAIL_BYTES_MAX);
-    assert_eq!(failure_of(outcome).kind(), "timeout");
+    assert_eq!(failure_of(outcome).kind(), FailureKind::Timeout);
 }
 
 #[tokio::test]
@@ -409,7 +451,7 @@ async fn a_bomb_does_not_go_off() {
     let folder = Folder::new(r#"head -c 1000 /dev/zero > out; echo '{"ok":true}'"#);
     let with_max = |output_bytes_max| ProcessAgent { output_bytes_max, ..folder.agent() };
     assert_eq!(perform(&with_max(1000)).await.artifact.payload.len(), 1000);
-    assert_eq!(failure_of(perform(&with_max(999)).await).kind(), "too-long");
+    assert_eq!(failure_of(perform(&with_max(999)).await).kind(), FailureKind::TooLong);
 }
 
 #[tokio::test]
@@ -428,7 +470,7 @@ async fn a_program_that_cannot_start_says_why() {
     ] {
         let outcome = perform(&ProcessAgent::new(command.clone(), folder.0.path())).await;
         let failure = failure_of(outcome);
-        assert_eq!(failure.kind(), "not-started", "{command:?}");
+        assert_eq!(failure.kind(), FailureKind::NotStarted, "{command:?}");
         assert!(failure.to_string().contains(said), "{command:?}: {failure}");
     }
 }

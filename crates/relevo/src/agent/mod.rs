@@ -6,6 +6,7 @@
 //! and whom it hands over to, is decided elsewhere.
 
 pub mod process;
+mod reply;
 
 use std::{borrow::Cow, fmt};
 
@@ -47,8 +48,10 @@ pub struct Outcome {
     pub private: Facts,
     /// Tokens that the call used up, as far as the agent counts them.
     pub tokens: u64,
-    /// What the call was charged, in the team's currency; finite and not negative.
+    /// What the call cost, in the team's currency; finite and not negative.
     pub money: f64,
+    /// Whether the answer was taken from a cache and not made anew.
+    pub cached: bool,
     /// A reward that the agent measured itself; always finite.
     pub reward: Option<f64>,
     /// Whether the operation was done.
@@ -103,19 +106,130 @@ pub enum Failure {
     /// The agent never began. The reason names the program or the place.
     #[error("the call could not be started: {0}")]
     NotStarted(String),
+    /// The service does not accept who is asking.
+    #[error("the service does not accept the credentials: {0}")]
+    Unauthorised(String),
+    /// The service will do no more for this account.
+    #[error("the quota is used up: {0}")]
+    QuotaExceeded(String),
+    /// The service was asked too often.
+    #[error("the service was asked too often{}: {reason}", Later(*retry_after_ms))]
+    RateLimited {
+        /// What it says.
+        reason: String,
+        /// After how long it may be asked again, if it says so.
+        retry_after_ms: Option<u64>,
+    },
+    /// The service does not answer, or says that it cannot now.
+    #[error("the service is not available: {0}")]
+    Unavailable(String),
+    /// The service will never answer this request.
+    #[error("the service refuses the request: {0}")]
+    InvalidRequest(String),
+    /// The call was called off before its end.
+    #[error("the call was called off: {0}")]
+    Cancelled(String),
+    /// A person, or a rule, did not allow it.
+    #[error("the call was not allowed: {0}")]
+    Denied(String),
+}
+
+/// The kinds of [`Failure`], as words that records, reports and team files rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// `timeout`
+    Timeout,
+    /// `crash`
+    Crash,
+    /// `garbage`
+    Garbage,
+    /// `too-long`
+    TooLong,
+    /// `refused`
+    Refused,
+    /// `not-started`
+    NotStarted,
+    /// `auth`
+    Auth,
+    /// `quota`
+    Quota,
+    /// `rate-limit`
+    RateLimit,
+    /// `unavailable`
+    Unavailable,
+    /// `invalid-request`
+    InvalidRequest,
+    /// `cancelled`
+    Cancelled,
+    /// `denied`
+    Denied,
+}
+
+impl FailureKind {
+    /// The word.
+    pub fn word(self) -> &'static str {
+        match self {
+            FailureKind::Timeout => "timeout",
+            FailureKind::Crash => "crash",
+            FailureKind::Garbage => "garbage",
+            FailureKind::TooLong => "too-long",
+            FailureKind::Refused => "refused",
+            FailureKind::NotStarted => "not-started",
+            FailureKind::Auth => "auth",
+            FailureKind::Quota => "quota",
+            FailureKind::RateLimit => "rate-limit",
+            FailureKind::Unavailable => "unavailable",
+            FailureKind::InvalidRequest => "invalid-request",
+            FailureKind::Cancelled => "cancelled",
+            FailureKind::Denied => "denied",
+        }
+    }
+
+    /// Whether no further call can succeed before a person has done something about it.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, FailureKind::Auth | FailureKind::Quota)
+    }
+
+    /// Whether the same call may succeed a while later.
+    pub fn is_transient(self) -> bool {
+        matches!(self, FailureKind::Timeout | FailureKind::RateLimit | FailureKind::Unavailable)
+    }
+
+    /// Whether it speaks against the agent. A call that was called off or not allowed does not.
+    pub fn is_fault(self) -> bool {
+        !matches!(self, FailureKind::Cancelled | FailureKind::Denied)
+    }
 }
 
 impl Failure {
-    /// The kind as a word that records and reports may rely on.
-    pub fn kind(&self) -> &'static str {
+    /// Its kind.
+    pub fn kind(&self) -> FailureKind {
         match self {
-            Failure::Timeout { .. } => "timeout",
-            Failure::Crashed { .. } => "crash",
-            Failure::Garbage(_) => "garbage",
-            Failure::TooLong { .. } => "too-long",
-            Failure::Refused(_) => "refused",
-            Failure::NotStarted(_) => "not-started",
+            Failure::Timeout { .. } => FailureKind::Timeout,
+            Failure::Crashed { .. } => FailureKind::Crash,
+            Failure::Garbage(_) => FailureKind::Garbage,
+            Failure::TooLong { .. } => FailureKind::TooLong,
+            Failure::Refused(_) => FailureKind::Refused,
+            Failure::NotStarted(_) => FailureKind::NotStarted,
+            Failure::Unauthorised(_) => FailureKind::Auth,
+            Failure::QuotaExceeded(_) => FailureKind::Quota,
+            Failure::RateLimited { .. } => FailureKind::RateLimit,
+            Failure::Unavailable(_) => FailureKind::Unavailable,
+            Failure::InvalidRequest(_) => FailureKind::InvalidRequest,
+            Failure::Cancelled(_) => FailureKind::Cancelled,
+            Failure::Denied(_) => FailureKind::Denied,
         }
+    }
+
+    /// Whether no further call can succeed before a person has done something about it.
+    pub fn is_terminal(&self) -> bool {
+        self.kind().is_terminal()
+    }
+
+    /// Whether the same call may succeed a while later.
+    pub fn is_transient(&self) -> bool {
+        self.kind().is_transient()
     }
 }
 
@@ -127,6 +241,7 @@ impl Outcome {
             private: Facts::new(),
             tokens: 0,
             money: 0.0,
+            cached: false,
             reward: None,
             ending: Ending::Done,
             stderr_tail: String::new(),
@@ -169,5 +284,13 @@ impl fmt::Display for Crash {
             (Some(code), None) => write!(f, "ended with exit code {code}"),
             (None, None) => f.write_str("ended in a way that the system did not tell"),
         }
+    }
+}
+
+struct Later(Option<u64>);
+
+impl fmt::Display for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |ms| write!(f, ", and may be asked again in {ms} ms"))
     }
 }

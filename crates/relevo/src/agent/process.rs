@@ -15,7 +15,7 @@
 //! `out` means that the payload stays as it is. It prints one line of JSON on stdout and exits with code 0:
 //!
 //! ```json
-//! {"ok":true,"facts":{"format":"tar"},"private":{"level":9},"tokens":17,"reward":0.5}
+//! {"ok":true,"facts":{"format":"tar"},"private":{"level":9},"tokens":17,"money":0.002,"reward":0.5}
 //! ```
 //!
 //! | key | |
@@ -24,8 +24,17 @@
 //! | `facts` | laid over the facts of the artifact |
 //! | `private` | kept by this agent until the task ends, never handed on |
 //! | `tokens` | whole number, 0 if absent |
+//! | `money` | what the call cost in the team's currency: a number that is not negative, 0 if absent |
+//! | `cached` | whether the answer came from a cache, `false` if absent |
 //! | `reward` | finite number, none if absent |
-//! | `error` | text, for people |
+//! | `error` | text, for people; nothing is ever read out of it |
+//! | `status` | of a failed call: the status that a service gave, 100 to 599, as in HTTP |
+//! | `kind` | of a failed call: `auth`, `quota`, `rate-limit`, `unavailable`, `invalid-request`, `cancelled`, `denied` or `refused`; it counts before `status` |
+//! | `retry_after_ms` | of a failed call: after how long a service may be asked again |
+//!
+//! A failed call without `kind` is told by its `status`: 401 and 403 are `auth`, 402 is `quota`, 429 is `rate-limit`, 408 and
+//! 500 to 599 are `unavailable`, 499 is `cancelled`, other numbers from 400 are `invalid-request`. Without both, and with
+//! any other status, it is `refused`.
 //!
 //! Other keys, and other lines on stdout, are refused. stderr is free for messages; its end is kept.
 //!
@@ -64,8 +73,7 @@ use rustix::{
     fs::OFlags,
     process::{Pid, Signal, kill_process_group},
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -74,10 +82,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 
-use super::{Agent, Ending, Failure, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX};
-use crate::artifact::{Artifact, Facts, merge_facts, parse_facts};
+use super::{Agent, Failure, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX, reply::Reply};
+use crate::artifact::{Artifact, Facts};
 
-const SCHEMA: &str = "relevo.call/v1";
+pub(super) const SCHEMA: &str = "relevo.call/v1";
 const INPUT: &str = "in";
 const OUTPUT: &str = "out";
 
@@ -87,8 +95,6 @@ const GRACE: Duration = Duration::from_millis(200);
 const WATCH_PERIOD: Duration = Duration::from_millis(50);
 /// How long a killed program may take to be gone. Only one that is stuck inside the kernel takes longer than a moment.
 const REAP_MAX: Duration = Duration::from_millis(500);
-/// The longest reason or refusal that a failure repeats from the program.
-const REASON_BYTES_MAX: usize = 512;
 
 /// The variables that a program sees unless it is told otherwise.
 pub const ENVIRONMENT: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
@@ -155,7 +161,7 @@ impl ProcessAgent {
             return Err(Failure::Crashed { code: status.code(), signal: status.signal() });
         }
         let reply = Reply::parse(&reply)?;
-        let output = if reply.refusal.is_none() { output? } else { None };
+        let output = if reply.failure.is_none() { output? } else { None };
         Ok((reply, output))
     }
 
@@ -486,91 +492,4 @@ fn read_output(path: &Path, bytes_max: u64) -> Result<Option<Arc<[u8]>>, Failure
 
 fn output_too_long(bytes_max: u64) -> Failure {
     Failure::TooLong { what: "the file `out`".into(), bytes_max }
-}
-
-/// The line as it stands; a key that is null counts as absent.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplyLine {
-    ok: bool,
-    facts: Option<Map<String, Value>>,
-    private: Option<Map<String, Value>>,
-    tokens: Option<u64>,
-    reward: Option<f64>,
-    error: Option<String>,
-}
-
-/// The line with everything in its limits.
-struct Reply {
-    refusal: Option<String>,
-    facts: Facts,
-    private: Facts,
-    tokens: u64,
-    reward: Option<f64>,
-}
-
-impl Reply {
-    fn parse(stdout: &[u8]) -> Result<Self, Failure> {
-        let garbage = |reason: String| Failure::Garbage(shorten(reason));
-        let text = str::from_utf8(stdout).map_err(|e| garbage(format!("stdout is not UTF-8: {e}")))?;
-        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-        let line = lines
-            .next()
-            .ok_or_else(|| garbage("stdout holds no reply; print one line such as {\"ok\":true}".into()))?;
-        let more = lines.count();
-        if more > 0 {
-            return Err(garbage(format!(
-                "stdout holds {} lines, where one is allowed; print everything but the reply on stderr",
-                more + 1
-            )));
-        }
-        let line: ReplyLine = serde_json::from_str(line)
-            .map_err(|e| garbage(format!("the line on stdout is no reply of {SCHEMA}: {e}")))?;
-
-        let facts = |key: &str, object: Option<Map<String, Value>>| {
-            parse_facts(object.unwrap_or_default()).map_err(|e| garbage(format!("`{key}` of the reply: {e}")))
-        };
-        if line.reward.is_some_and(|reward| !reward.is_finite()) {
-            return Err(garbage("`reward` of the reply is not finite; leave it out".into()));
-        }
-        Ok(Reply {
-            refusal: (!line.ok).then(|| shorten(line.error.unwrap_or_else(|| "it gave no reason".into()))),
-            facts: facts("facts", line.facts)?,
-            private: facts("private", line.private)?,
-            tokens: line.tokens.unwrap_or(0),
-            reward: line.reward,
-        })
-    }
-
-    /// The outcome of a call that was answered. A refusal leaves the artifact alone, but its tokens were spent and its
-    /// notes and its reward were measured.
-    fn lay_over(self, artifact: Artifact, output: Option<Arc<[u8]>>) -> Outcome {
-        let (private, tokens, reward) = (self.private, self.tokens, self.reward);
-        let answered = |artifact, ending| Outcome {
-            artifact,
-            private,
-            tokens,
-            money: 0.0,
-            reward,
-            ending,
-            stderr_tail: String::new(),
-        };
-        if let Some(reason) = self.refusal {
-            return answered(artifact, Ending::Failed(Failure::Refused(reason)));
-        }
-        match merge_facts(artifact.facts.clone(), self.facts) {
-            Err(e) => Outcome::failed(artifact, Failure::Garbage(format!("`facts` of the reply: {e}"))),
-            Ok(facts) => {
-                answered(Artifact { facts, payload: output.unwrap_or(artifact.payload) }, Ending::Done)
-            }
-        }
-    }
-}
-
-fn shorten(mut reason: String) -> String {
-    if reason.len() > REASON_BYTES_MAX {
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        reason.push_str(" ...");
-    }
-    reason
 }

@@ -344,7 +344,7 @@ impl<'s> Session<'s> {
             handoff: *handoff,
             agent: *agent,
             operation: *operation,
-            ended: outcome.failure().map_or("done", |f| f.kind()).to_owned(),
+            ended: outcome.failure().map_or("done", |f| f.kind().word()).to_owned(),
             usage: Usage { tokens: outcome.tokens, failures },
             money: outcome.money,
             ms: *ms,
