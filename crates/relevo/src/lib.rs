@@ -11,6 +11,7 @@ pub mod agent;
 pub mod artifact;
 pub mod coordinate;
 pub mod evaluate;
+pub mod guard;
 pub mod interface;
 pub mod learn;
 pub mod ledger;

@@ -96,6 +96,7 @@ impl TeamSpec {
                 .iter()
                 .try_for_each(|c| check_conditions(&format!("{place}/repeat_until"), c))?;
         }
+        self.check_guards()?;
         let RunSpec { episodes, evaluation_tasks, max_handoffs } = self.run;
         let counts = [
             ("episodes", episodes),
@@ -219,7 +220,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// `place` as in `agents/1/handoffs`.
-    fn new(place: impl AsRef<str>, message: impl Into<String>) -> Self {
+    pub(super) fn new(place: impl AsRef<str>, message: impl Into<String>) -> Self {
         let place = place.as_ref().split('/').map(str::to_owned).collect();
         Fault { place, message: message.into() }
     }
@@ -289,7 +290,7 @@ fn learner_key(error: &SpecError) -> String {
     format!("learner/{key}")
 }
 
-fn check_conditions(place: &str, conditions: &Conditions) -> Result<(), Fault> {
+pub(super) fn check_conditions(place: &str, conditions: &Conditions) -> Result<(), Fault> {
     conditions.keys().try_for_each(|name| check_observable(format!("{place}/{name}"), name))
 }
 
@@ -309,7 +310,12 @@ fn check_observable(place: String, name: &str) -> Result<(), Fault> {
     }
 }
 
-fn unknown<'a>(place: String, name: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Fault {
+pub(super) fn unknown<'a>(
+    place: String,
+    name: &str,
+    what: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Fault {
     let hint = match nearest(name, known.clone()) {
         Some(near) => format!("did you mean {near:?}?"),
         None => format!("known are {}", known.collect::<Vec<_>>().join(", ")),

@@ -4,9 +4,11 @@
 //! the line, and unknown keys and names with the nearest known one.
 
 mod check;
+mod guards;
 mod learner;
 
 pub use check::nearest;
+pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
 pub use learner::{
     CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
     PolicySection, StepSection, TiesSection,
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use check::{all_finite, line_of, place_in, plainly, shown};
 
-use crate::artifact::Scalar;
+use crate::{artifact::Scalar, guard::DeclaredCost};
 
 /// The version of the team file.
 pub const SCHEMA: &str = "relevo.team/v1";
@@ -66,6 +68,9 @@ pub struct TeamSpec {
     /// What counts.
     #[serde(default)]
     pub reward: RewardSpec,
+    /// What holds before anything is learned.
+    #[serde(default, skip_serializing_if = "GuardsSection::is_off")]
+    pub guards: GuardsSection,
     /// A simulated world, instead of tasks from files.
     #[serde(default)]
     pub simulate: Option<SimulateSpec>,
@@ -185,6 +190,12 @@ pub struct AgentSpec {
     /// Names of environment variables that its program may see, besides PATH, HOME, LANG, TZ and TMPDIR.
     #[serde(default)]
     pub environment: Vec<String>,
+    /// Whether a person must approve of a handoff to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalSection>,
+    /// What one call of it is expected to cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<DeclaredCost>,
 }
 
 fn default_timeout_ms() -> u64 {
@@ -377,14 +388,19 @@ impl TeamSpec {
         })
     }
 
-    /// BLAKE3 of everything in the file that learning depends on: not the description, the fixed workflows, or how
-    /// the result is measured.
+    /// BLAKE3 of everything in the file that learning depends on: not the description, the fixed workflows, how the
+    /// result is measured, or how much the run may cost: a run that has stopped for want of money is taken up with more.
     pub fn config_digest(&self, tasks: &[u8]) -> [u8; 32] {
         let relevant = TeamSpec {
             description: String::new(),
             workflows: vec![],
             tasks: self.tasks.clone().map(|tasks| TasksSpec { missing: String::new(), ..tasks }),
             run: RunSpec { episodes: 1, evaluation_tasks: 1, ..self.run.clone() },
+            guards: GuardsSection {
+                session_budget: None,
+                approval_expires_after: None,
+                ..self.guards.clone()
+            },
             ..self.clone()
         };
         let bytes = serde_json::to_vec(&relevant).expect("a team file holds text, numbers and lists");

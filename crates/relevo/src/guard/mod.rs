@@ -1,0 +1,165 @@
+//! Guards: what holds whatever has been learned. They are asked before a decision, where they mask choices; before a
+//! call, where they let it through, stop the task, ask a person or hand it to somebody else; and at every handoff.
+//!
+//! They are state machines without input or output: agents are numbers, and the time is an argument, in milliseconds
+//! from any fixed moment. The same questions in the same order get the same answers, so a guard that is asked again
+//! what it was asked before is where it was. A guard that has stopped a task says so for ever after.
+//!
+//! [`TaskGuard`] watches one task, [`TeamGuard`] what all tasks share: who fails, what calls cost, what the run has
+//! spent. Neither knows whether agents hand to each other or a coordinator invokes them.
+
+mod breaker;
+mod budget;
+mod stop;
+mod task;
+mod team;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use relevo_core::ids::AgentId;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::FailureKind;
+
+pub use breaker::BreakerSpec;
+pub use budget::{Budget, Cost, DeclaredCost, OnExceed, Resource};
+pub use stop::{Guard, StopReason};
+pub use task::TaskGuard;
+pub use team::TeamGuard;
+
+/// What is guarded, and where the limits are.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GuardSpec {
+    /// Most handoffs of a task.
+    pub max_handoffs: Option<u32>,
+    /// Most calls of agents in a task.
+    pub max_turns: Option<u32>,
+    /// When a task goes in circles.
+    pub repetition: Option<Repetition>,
+    /// What a task may cost.
+    pub budget: Option<Budget<AgentId>>,
+    /// What the run may cost.
+    pub session_budget: Option<Budget<AgentId>>,
+    /// To whom an agent may hand; one that is not listed may hand to all.
+    pub allow: BTreeMap<AgentId, BTreeSet<AgentId>>,
+    /// When an agent that fails is left alone.
+    pub breaker: Option<BreakerSpec>,
+    /// Failures after which a task cannot go on.
+    pub halt_on: BTreeSet<FailureKind>,
+    /// What a call of an agent costs, where that is declared.
+    pub costs: BTreeMap<AgentId, DeclaredCost>,
+}
+
+/// A task goes in circles when the same agent is given the same thing `times` times among the last `window` handoffs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repetition {
+    /// Handoffs looked back at.
+    pub window: usize,
+    /// How often is too often.
+    pub times: usize,
+}
+
+/// The longest [`Repetition::window`].
+pub const WINDOW_MAX: usize = 1024;
+
+/// What the guards say before a call.
+#[derive(Debug, PartialEq)]
+#[must_use]
+pub enum Verdict {
+    /// Do it, and give the permit back with what came of it.
+    Go(Permit),
+    /// Do nothing more in this task.
+    Stop(StopReason),
+    /// Ask a person; [`TaskGuard::approve`] or [`TaskGuard::deny`] is the answer.
+    Ask(Question),
+    /// Let this agent take the task over.
+    HandOff(AgentId),
+}
+
+/// One call, let through. Its estimate is held back from every budget until [`TaskGuard::after_call`] takes the permit,
+/// which must happen also when the call is called off.
+#[derive(Debug, PartialEq)]
+#[must_use]
+pub struct Permit {
+    agent: AgentId,
+    estimate: Cost,
+    trial: bool,
+}
+
+impl Permit {
+    /// Who may be called.
+    pub fn agent(&self) -> AgentId {
+        self.agent
+    }
+
+    /// What is held back for the call.
+    pub fn estimate(&self) -> Cost {
+        self.estimate
+    }
+}
+
+/// What a person is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Question {
+    /// Whom it is about to be called.
+    pub agent: AgentId,
+    /// What the call is expected to cost.
+    pub estimate: Cost,
+    /// Why a person is asked.
+    pub why: Why,
+}
+
+/// Why a person is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// This handoff needs an approval.
+    Approval,
+    /// The call would not stay in the budget. To approve means: it, and then as much again as the budget was.
+    Budget(Scope, Resource),
+}
+
+impl Why {
+    /// It as a word: with the handoff, it names a question.
+    pub fn word(self) -> &'static str {
+        match self {
+            Why::Approval => "approval",
+            Why::Budget(Scope::Task, Resource::Tokens) => "budget-tokens",
+            Why::Budget(Scope::Task, Resource::Money) => "budget-money",
+            Why::Budget(Scope::Task, Resource::Time) => "budget-time",
+            Why::Budget(Scope::Session, Resource::Tokens) => "session-budget-tokens",
+            Why::Budget(Scope::Session, Resource::Money) => "session-budget-money",
+            Why::Budget(Scope::Session, Resource::Time) => "session-budget-time",
+        }
+    }
+}
+
+/// Whose budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// That of the task.
+    Task,
+    /// That of the whole run.
+    Session,
+}
+
+/// The choices that must not be made now, with the guard that says so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Masks(Vec<(AgentId, Guard)>);
+
+impl Masks {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (AgentId, Guard)> {
+        self.0.iter().copied()
+    }
+
+    /// The guard that masks an agent.
+    pub fn of(&self, agent: AgentId) -> Option<Guard> {
+        self.0.iter().find(|(masked, _)| *masked == agent).map(|(_, guard)| *guard)
+    }
+
+    /// Why the task ends, if without the masked choices there is none left.
+    pub fn stop_reason(&self) -> Option<StopReason> {
+        self.0.first().map(|(_, guard)| StopReason::Guarded(*guard))
+    }
+}
