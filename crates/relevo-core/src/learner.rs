@@ -492,6 +492,7 @@ impl View<'_> {
             values,
             edges: self.node.map_or(&[], |node| node.edges),
             spreads,
+            pseudo: &[],
             signature: self.o.signature,
             episode,
             clock,

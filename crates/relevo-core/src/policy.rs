@@ -27,6 +27,8 @@ pub struct Scores<'a> {
     pub edges: &'a [Edge],
     /// Standard errors carried by successors' values, by column; empty unless that extension is on.
     pub spreads: &'a [f64],
+    /// Visits that a prior stands for, by column; empty where there is none.
+    pub pseudo: &'a [f64],
     /// The situation.
     pub signature: Signature,
     /// The task.
@@ -36,8 +38,16 @@ pub struct Scores<'a> {
 }
 
 impl Scores<'_> {
-    fn visits(&self, a: ActionId) -> u32 {
-        self.edges.get(a.index()).map_or(0, |e| e.visits)
+    /// Visits of a choice, those of its prior among them.
+    fn visits(&self, a: ActionId) -> f64 {
+        let own = self.edges.get(a.index()).map_or(0, |e| e.visits);
+        f64::from(own) + self.pseudo.get(a.index()).copied().unwrap_or(0.0)
+    }
+
+    /// Visits of the situation, those of priors among them.
+    fn visits_of_all(&self) -> f64 {
+        let own: u64 = self.edges.iter().map(|e| u64::from(e.visits)).sum();
+        own as f64 + self.pseudo.iter().sum::<f64>()
     }
 
     fn failures(&self, a: ActionId) -> u32 {
@@ -209,28 +219,28 @@ impl Default for Ucb {
 
 impl Ucb {
     /// The score of a choice: mean, plus a bonus for what is little known, minus a penalty for what fails.
-    /// `node` is N, `n` the visits and `f` the failures of the choice, `mean` its value.
-    pub fn score(&self, node: u64, n: u32, f: u32, mean: f64) -> f64 {
-        let big_n = node as f64;
+    /// `node` is N, `n` the visits and `f` the failures of the choice, `mean` its value; a prior counts among the
+    /// visits.
+    pub fn score(&self, node: f64, n: f64, f: u32, mean: f64) -> f64 {
         // c(N) = max(c_min, c0 2^(-N / half_life));  c0 at N <= 0
-        let c = (self.exploration * libm::pow(0.5, big_n / self.half_life)).max(self.exploration_min);
-        let (n, f) = (f64::from(n), f64::from(f));
+        let c = (self.exploration * libm::pow(0.5, node / self.half_life)).max(self.exploration_min);
+        let f = f64::from(f);
         if n == 0.0 && f == 0.0 {
             f64::INFINITY
         } else if n == 0.0 {
             // -lambda + c sqrt(ln(N + 1) / max(1, f))
-            -self.reliability + c * sqrt(log(big_n + 1.0) / f.max(1.0))
+            -self.reliability + c * sqrt(log(node + 1.0) / f.max(1.0))
         } else {
             // Q + c sqrt(ln(N + 1) / n) - lambda f / (n + f)
-            mean + c * sqrt(log(big_n + 1.0) / n) - self.reliability * f / (n + f)
+            mean + c * sqrt(log(node + 1.0) / n) - self.reliability * f / (n + f)
         }
     }
 }
 
 impl Policy for Ucb {
     fn probabilities(&self, scores: Scores<'_>) -> Numbers {
-        let node = scores.edges.iter().map(|e| u64::from(e.visits)).sum();
-        if node < self.warm_up {
+        let node = scores.visits_of_all();
+        if node < self.warm_up as f64 {
             return mix(only(scores, 0), self.floor);
         }
         let best = best(scores, self.ties, |a| {
@@ -240,7 +250,7 @@ impl Policy for Ucb {
     }
 }
 
-/// Posterior sampling: each value is taken to be `N(Q, variance / (n + 1))`; one sample of all of them is held for
+/// Posterior sampling: each value is taken to be `N(Q, variance / (n + 1))`, n with the visits of a prior; one sample of all of them is held for
 /// the whole episode and followed greedily, mixed with a floor.
 ///
 /// The recorded probabilities are those of being the best in a fresh sample (by quadrature, to about 1e-3), that is,
@@ -256,7 +266,7 @@ pub struct Posterior {
 
 impl Posterior {
     fn deviation(&self, scores: Scores<'_>, a: ActionId) -> f64 {
-        let own = self.variance / (f64::from(scores.visits(a)) + 1.0);
+        let own = self.variance / (scores.visits(a) + 1.0);
         // The uncertainty that came with the successors' values adds to the agent's own.
         let passed = scores.spreads.get(a.index()).copied().unwrap_or(0.0);
         sqrt(own + passed * passed)
@@ -429,7 +439,7 @@ mod tests {
 
     fn scores<'a>(legal: &'a ActionSet, values: &'a [f64], edges: &'a [Edge]) -> Scores<'a> {
         let (signature, episode) = (Signature(1), EpisodeId(1));
-        Scores { legal, values, edges, spreads: &[], signature, episode, clock: 0 }
+        Scores { legal, values, edges, spreads: &[], pseudo: &[], signature, episode, clock: 0 }
     }
 
     fn greedy(epsilon: f64, ties: Ties) -> PolicySpec {
@@ -500,10 +510,28 @@ mod tests {
     }
 
     #[test]
+    fn a_prior_counts_as_visits() {
+        let (legal, values) = (ActionSet::all(3), [0.5, 0.25, 0.5]);
+        let visited = edges(&[2, 1, 4]);
+        let ucb = PolicySpec::Ucb(Ucb { floor: 0.0, ..Ucb::default() });
+        let posterior = PolicySpec::Posterior(Posterior { variance: 0.25, floor: 0.1 });
+        for policy in [ucb, posterior] {
+            let prior = Scores { pseudo: &[2.0, 1.0, 4.0], ..scores(&legal, &values, &[]) };
+            let own = policy.probabilities(scores(&legal, &values, &visited));
+            assert_eq!(policy.probabilities(prior), own, "{policy:?}");
+        }
+        // Only what neither a visit, a prior nor a failure speaks of is tried by force.
+        for (pseudo, chosen) in [([0.5, 0.0, 0.5], 1), ([0.5, 0.5, 0.5], 0)] {
+            let scores = Scores { pseudo: &pseudo, ..scores(&legal, &values, &[]) };
+            assert_eq!(ucb.probabilities(scores)[chosen], 1.0);
+        }
+    }
+
+    #[test]
     fn the_score_is_that_of_agensflow() {
         let ucb = Ucb::default();
-        assert_eq!(ucb.score(0, 0, 0, 0.0), f64::INFINITY);
-        assert_eq!(ucb.score(50, 4, 1, 0.5), 0.5 + 0.7 * sqrt(log(51.0) / 4.0) - 0.5 * 1.0 / 5.0);
-        assert_eq!(ucb.score(1000, 0, 2, 0.0), -0.5 + 0.5 * sqrt(log(1001.0) / 2.0));
+        assert_eq!(ucb.score(0.0, 0.0, 0, 0.0), f64::INFINITY);
+        assert_eq!(ucb.score(50.0, 4.0, 1, 0.5), 0.5 + 0.7 * sqrt(log(51.0) / 4.0) - 0.5 * 1.0 / 5.0);
+        assert_eq!(ucb.score(1000.0, 0.0, 2, 0.0), -0.5 + 0.5 * sqrt(log(1001.0) / 2.0));
     }
 }

@@ -588,6 +588,7 @@ fn central(smdp: &Smdp, learner: &LearnerSpec, handoffs: u32, seed: u64) -> Q {
             values: &q[z][i],
             edges: &[],
             spreads: &[],
+            pseudo: &[],
             signature: Signature(z as u64),
             episode: EpisodeId(1),
             clock: 0,

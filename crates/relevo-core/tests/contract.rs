@@ -89,7 +89,7 @@ proptest! {
             1 => prop_oneof![Just(1e18), Just(-1e18), Just(1e300), Just(-1e300), Just(1e-300)],
         ], prop_oneof![0u32..4, any::<u32>()], 0u32..4, 0.0..2.0f64), 1..24),
         illegal in any::<u128>(),
-        known in any::<(bool, bool)>(),
+        known in any::<(bool, bool, bool)>(),
         seed in any::<u64>(),
     ) {
         let values: Vec<f64> = cells.iter().map(|c| c.0).collect();
@@ -102,6 +102,7 @@ proptest! {
             values: &values,
             edges: if known.0 { &edges } else { &[] },
             spreads: if known.1 { &spreads } else { &[] },
+            pseudo: if known.2 { &spreads } else { &[] },
             signature: Signature(seed),
             episode: EpisodeId(0),
             clock: seed % 20,
@@ -122,6 +123,7 @@ fn posterior_sampling_bears_values_of_any_size() {
             values: &values,
             edges: &[],
             spreads: &[],
+            pseudo: &[],
             signature: Signature(1),
             episode: EpisodeId(0),
             clock: 0,
@@ -264,6 +266,7 @@ fn broken_policies_are_noticed() {
         values: &values,
         edges: &[],
         spreads: &[],
+        pseudo: &[],
         signature: Signature(1),
         episode: EpisodeId(0),
         clock: 0,

@@ -789,8 +789,16 @@ fn invariant_7_a_policy_decides_the_same_at_the_same_position() {
     let mut rng = Rng::stream(3, "decisions");
     for episode in 0..200 {
         let (signature, episode) = (Signature(1), EpisodeId(episode));
-        let scores =
-            Scores { legal: &legal, values: &values, edges: &[], spreads: &[], signature, episode, clock: 0 };
+        let scores = Scores {
+            legal: &legal,
+            values: &values,
+            edges: &[],
+            spreads: &[],
+            pseudo: &[],
+            signature,
+            episode,
+            clock: 0,
+        };
         let decision = policy.decide(scores, &mut rng);
         let mut back = Rng::stream(3, "decisions");
         back.seek(decision.position);

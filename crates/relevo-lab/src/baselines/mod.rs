@@ -148,6 +148,7 @@ impl Explorer {
             values,
             edges: &[],
             spreads: &[],
+            pseudo: &[],
             signature: seen.signature,
             episode: EpisodeId(0),
             clock,

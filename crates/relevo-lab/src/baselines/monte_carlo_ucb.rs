@@ -77,10 +77,10 @@ impl Baseline for MonteCarloUcb {
     fn choose(&mut self, agent: AgentId, seen: &Observation, _: u64) -> ActionId {
         let row = self.tables.row(agent, seen);
         // Q + c(N) sqrt(ln(N + 1) / n),   N the visits of the situation; a choice without visits comes first
-        let node = row.iter().map(|cell| u64::from(cell.visits)).sum();
+        let node: u64 = row.iter().map(|cell| u64::from(cell.visits)).sum();
         let score = |a: ActionId| {
             let cell = row[a.index()];
-            self.ucb.score(node, cell.visits, 0, cell.value)
+            self.ucb.score(node as f64, f64::from(cell.visits), 0, cell.value)
         };
         argmax(&seen.legal, score).expect("an observation has choices")
     }
