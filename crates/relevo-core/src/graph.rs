@@ -4,7 +4,7 @@
 //! by side in memory. Settlements come from [`crate::learner`]; `relevo explain` and the policy file read it. Nothing
 //! else writes it: if it is wrong, the fold or the log is.
 
-use alloc::{vec, vec::Vec};
+use alloc::{boxed::Box, vec, vec::Vec};
 use core::ops::Range;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use crate::{
     ids::ActionId,
     observation::{Observation, Signature},
+    pools::{PooledSpec, Pools, Shrunk},
     q::QFunction,
     record::{Record, Table},
     step::StepRule,
@@ -70,6 +71,7 @@ pub struct PolicyGraph {
     spreads: Vec<f64>,
     /// Where each choice last led within the agent; empty until one is told.
     leads: Vec<Option<Signature>>,
+    pools: Option<Box<Pools>>,
 }
 
 impl PolicyGraph {
@@ -91,7 +93,25 @@ impl PolicyGraph {
             averages: vec![],
             spreads: vec![],
             leads: vec![],
+            pools: None,
         }
+    }
+
+    /// The same graph, its values shrunk towards pools; see [`crate::pools`]. Records name no coarser signatures, so
+    /// that a fold of them leaves the pools as they are: [`crate::replay`] moves them too.
+    pub fn with_pools(self, spec: PooledSpec) -> Self {
+        let pools = PolicyGraph::new(self.width, self.initial, self.step, self.nodes_max);
+        PolicyGraph { pools: Some(Box::new(Pools::new(spec, pools))), ..self }
+    }
+
+    /// The pools, by coarser signature and column, where there are any.
+    pub fn pools(&self) -> Option<&PolicyGraph> {
+        self.pools.as_ref().map(|pools| &pools.graph)
+    }
+
+    /// The pools, to put back what a policy file holds.
+    pub(crate) fn pools_mut(&mut self) -> Option<&mut PolicyGraph> {
+        self.pools.as_mut().map(|pools| &mut pools.graph)
     }
 
     /// The graph that a sequence of records makes: all settlements and revisions of `table`, in order.
@@ -134,6 +154,11 @@ impl PolicyGraph {
     /// The rule of its steps.
     pub(crate) fn step_rule(&self) -> StepRule {
         self.step
+    }
+
+    /// Whether the step rule averages.
+    pub(crate) fn averages(&self) -> bool {
+        self.step.average_weight(1).is_some()
     }
 
     /// The value of a choice that was never settled.
@@ -220,9 +245,37 @@ impl PolicyGraph {
         self.settle_at(at, target, step, usage)
     }
 
-    /// Settle one sample with [`PolicyGraph::next_step`], looking the situation up only once. Returns the error and the
-    /// step.
+    /// Settle one sample with [`PolicyGraph::next_step`], here and in the pools. Returns the error `y - Q(o, a)` as it
+    /// was before, and the step.
     pub(crate) fn settle_next(
+        &mut self,
+        o: &Observation,
+        action: ActionId,
+        target: f64,
+        usage: Usage,
+    ) -> (f64, f64) {
+        let shrunk = self.shrunk(o);
+        if let Some(pools) = self.pools_mut() {
+            for coarser in o.features.coarser() {
+                pools.settle_here(*coarser, action, target, Usage::default());
+            }
+        }
+        let (error, step) = self.settle_here(o.signature, action, target, usage);
+        (shrunk.map_or(error, |shrunk| target - shrunk.values[action.index()]), step)
+    }
+
+    /// The values at `o`, where they are shrunk towards pools.
+    fn shrunk(&self, o: &Observation) -> Option<Shrunk> {
+        self.shrink(o, self.node(o.signature))
+    }
+
+    /// The same with the node of `o`, looked up before.
+    pub(crate) fn shrink(&self, o: &Observation, node: Option<Node<'_>>) -> Option<Shrunk> {
+        self.pools.as_ref().map(|pools| pools.shrink(o, node))
+    }
+
+    /// Settle one sample with the step of its visit, looking the situation up only once.
+    fn settle_here(
         &mut self,
         signature: Signature,
         action: ActionId,
@@ -331,7 +384,7 @@ impl PolicyGraph {
         let end = start + self.width;
         self.edges.resize(end, Edge { value: self.initial, visits: 0, failures: 0 });
         self.sums.resize(end, Sums::default());
-        if self.step.average_weight(1).is_some() {
+        if self.averages() {
             self.averages.resize(end, self.initial);
         }
         start..end
@@ -354,6 +407,9 @@ impl QFunction for PolicyGraph {
     }
 
     fn values(&self, o: &Observation, out: &mut [f64]) {
+        if let Some(shrunk) = self.shrunk(o) {
+            return out[..self.width].copy_from_slice(&shrunk.values);
+        }
         match self.row(o.signature) {
             Some(row) => out.iter_mut().zip(&self.edges[row]).for_each(|(v, e)| *v = e.value),
             None => out[..self.width].fill(self.initial),
@@ -361,7 +417,14 @@ impl QFunction for PolicyGraph {
     }
 
     fn update(&mut self, o: &Observation, a: ActionId, target: f64, step: f64) -> f64 {
-        self.settle(o.signature, a, target, step, Usage::default())
+        let shrunk = self.shrunk(o);
+        if let Some(pools) = self.pools_mut() {
+            for coarser in o.features.coarser() {
+                pools.settle(*coarser, a, target, step, Usage::default());
+            }
+        }
+        let error = self.settle(o.signature, a, target, step, Usage::default());
+        shrunk.map_or(error, |shrunk| target - shrunk.values[a.index()])
     }
 }
 
@@ -429,7 +492,7 @@ mod tests {
         let mut graph = PolicyGraph::new(1, 0.0, StepRule::Mean, 10);
         let samples = [0.1, 0.7, 0.2, 0.9, 0.3];
         for y in samples {
-            graph.settle_next(Signature(1), ActionId(0), y, Usage::default());
+            graph.settle_here(Signature(1), ActionId(0), y, Usage::default());
         }
         let value = graph.edges(Signature(1)).unwrap()[0].value;
         assert_eq!(value.to_bits(), (samples.iter().sum::<f64>() / 5.0).to_bits());

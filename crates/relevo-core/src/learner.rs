@@ -1,7 +1,7 @@
 //! The learner of one agent: appraises a situation for the predecessor, decides, and settles (paper, Algorithm 1).
 //! Driven by [`crate::protocol::Participant`]; it knows nothing of handoffs, ids or messages.
 
-use alloc::vec::Vec;
+use alloc::{borrow::Cow, vec::Vec};
 
 pub use crate::experience::ExperienceReplay;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     ids::{ActionId, EpisodeId},
     observation::{Observation, Signature},
     policy::{Decision, Numbers, Policy, PolicySpec, Scores, is_greedy, most_valued},
+    pools::{PooledSpec, Shrunk},
     q::{FeatureError, Linear, LinearSpec, Mlp, MlpSpec, QFunction, ShapeError},
     record::Table,
     rng::Rng,
@@ -43,6 +44,8 @@ pub enum DecisionPoint {
 pub enum Estimator {
     /// One cell per signature and choice: the policy graph itself.
     Table,
+    /// The same, shrunk towards what is known of coarser situations and of choices alike.
+    Pooled(PooledSpec),
     /// Linear in the features.
     Linear(LinearSpec),
     /// A neural network on dense features.
@@ -240,6 +243,25 @@ impl LearnerSpec {
         if self.successors == 0 || matches!(self.regime, Regime::Adaptable { operations: 0 }) {
             return Err(SpecError::Combination("an agent needs at least one choice in every table"));
         }
+        let operations = match self.regime {
+            Regime::Adaptable { operations } => Some(operations),
+            Regime::PreConfigured(_) => None,
+        };
+        let local = self.local.as_ref().map_or(&self.estimator, |local| &local.estimator);
+        for (estimator, width) in [(&self.estimator, Some(self.successors)), (local, operations)] {
+            let (Estimator::Pooled(pooled), Some(width)) = (estimator, width) else { continue };
+            within("the strength of pools", pooled.strength, "(0, inf)", |x| x > 0.0 && x.is_finite())?;
+            if !pooled.groups.is_empty() && pooled.groups.len() != width as usize {
+                return Err(SpecError::Combination(
+                    "a pooled estimator names the groups of every column of its table, or of none",
+                ));
+            }
+            if pooled.groups.iter().flatten().any(|group| *group >= PooledSpec::GROUPS_MAX) {
+                return Err(SpecError::Combination(
+                    "the groups of a pooled estimator are numbers below 2^16",
+                ));
+            }
+        }
         let extended = self.extensions != Extensions::default();
         if extended && self.credit != Credit::ValuePassing {
             return Err(SpecError::Combination(
@@ -288,7 +310,7 @@ impl LocalSpec {
                 "experience replay goes with value passing only: other credit is not computed from own tables",
             ));
         }
-        if self.estimator == Estimator::Table {
+        if matches!(self.estimator, Estimator::Table | Estimator::Pooled(_)) {
             return Err(SpecError::Combination(
                 "experience replay needs an estimator that generalises: a table is the graph of what happened",
             ));
@@ -369,9 +391,13 @@ impl ActionValues {
         rng: &mut Rng,
     ) -> Result<Self, SpecError> {
         let width = width as usize;
-        let graph = PolicyGraph::new(width, spec.initial, step, spec.signatures_max);
+        let mut graph = PolicyGraph::new(width, spec.initial, step, spec.signatures_max);
         let approximator = match estimator {
             Estimator::Table => None,
+            Estimator::Pooled(pooled) => {
+                graph = graph.with_pools(pooled.clone());
+                None
+            }
             Estimator::Linear(linear) => Some(Approximator::Linear(Linear::new(LinearSpec {
                 width,
                 init: spec.initial,
@@ -387,6 +413,9 @@ impl ActionValues {
 
     fn view<'a>(&'a self, spec: &'a LearnerSpec, o: &'a Observation) -> View<'a> {
         let node = self.graph.node(o.signature);
+        if let Some(Shrunk { values, averages, pseudo }) = self.graph.shrink(o, node) {
+            return View { spec, o, node, values, averages: averages.map(Cow::Owned), pseudo };
+        }
         let values = match (&self.approximator, node) {
             (None, Some(node)) => node.edges.iter().map(|e| e.value).collect(),
             (None, None) => Numbers::from_elem(self.graph.initial(), self.graph.width()),
@@ -397,10 +426,10 @@ impl ActionValues {
             }
         };
         let averages = match self.approximator {
-            None => node.and_then(|node| node.averages),
+            None => node.and_then(|node| node.averages).map(Cow::Borrowed),
             Some(_) => None,
         };
-        View { spec, o, node, values, averages }
+        View { spec, o, node, values, averages, pseudo: Vec::new() }
     }
 
     fn accepts(&self, o: &Observation) -> Result<(), FeatureError> {
@@ -420,7 +449,9 @@ pub(crate) struct View<'a> {
     /// Current estimates: what is passed back and bootstrapped from.
     values: Numbers,
     /// What decisions are taken on instead, where a table averages.
-    averages: Option<&'a [f64]>,
+    averages: Option<Cow<'a, [f64]>>,
+    /// The visits that priors stand for; empty where there are none.
+    pseudo: Vec<f64>,
 }
 
 impl View<'_> {
@@ -430,7 +461,7 @@ impl View<'_> {
     }
 
     fn decision_values(&self) -> &[f64] {
-        self.averages.unwrap_or(&self.values)
+        self.averages.as_deref().unwrap_or(&self.values)
     }
 
     fn best(&self) -> ActionId {
@@ -492,7 +523,7 @@ impl View<'_> {
             values,
             edges: self.node.map_or(&[], |node| node.edges),
             spreads,
-            pseudo: &[],
+            pseudo: &self.pseudo,
             signature: self.o.signature,
             episode,
             clock,
@@ -641,8 +672,7 @@ impl Learner {
     /// Move the estimate of a step towards `target`.
     pub fn settle(&mut self, table: Table, step: &Step, target: f64) -> Settlement {
         let values = self.table_mut(table);
-        let signature = step.observation.signature;
-        let (error, alpha) = values.graph.settle_next(signature, step.action, target, step.usage);
+        let (error, alpha) = values.graph.settle_next(&step.observation, step.action, target, step.usage);
         let error = match &mut values.approximator {
             None => error,
             Some(approximator) => approximator.q_mut().update(&step.observation, step.action, target, alpha),

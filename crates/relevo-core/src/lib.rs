@@ -3,8 +3,8 @@
 //! It is pure. Events go in, effects come out; randomness, time and identity are arguments; there is no IO, no clock, no
 //! thread, and no artifact. The same code runs in a simulation, in production, and when an auditor replays a ledger.
 //!
-//! In reading order: [`ids`] and [`units`] say who and how much; an [`observation`] is what one agent sees; [`q`] and
-//! [`graph`] hold what it knows; a [`policy`] turns that into a choice with probabilities; the [`learner`] moves the estimates
+//! In reading order: [`ids`] and [`units`] say who and how much; an [`observation`] is what one agent sees; [`q`],
+//! [`graph`] and [`pools`] hold what it knows; a [`policy`] turns that into a choice with probabilities; the [`learner`] moves the estimates
 //! by [`step`] sizes; the [`protocol`] ties one agent's handoffs together; [`record`]s remember, [`replay`] repeats,
 //! [`policy_file`] hands on; [`rng`] is the only source of chance, [`contract`] what every part can be tested by.
 //!
@@ -77,6 +77,7 @@ pub mod learner;
 pub mod observation;
 pub mod policy;
 pub mod policy_file;
+pub mod pools;
 pub mod protocol;
 pub mod q;
 pub mod record;

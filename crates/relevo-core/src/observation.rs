@@ -37,13 +37,27 @@ pub enum Features {
     Dense(Box<[f32]>),
     /// Indices and values of a sparse vector; indices are hashed by the estimator into its own range.
     Sparse(Box<[(u32, f32)]>),
+    /// Signatures of coarser kinds of situation to which this one belongs, from the coarsest on; at most
+    /// [`COARSER_MAX`]. Tables with pools borrow from them.
+    Coarser(Box<[Signature]>),
 }
 
+/// The most coarser signatures an observation may carry.
+pub const COARSER_MAX: usize = 8;
+
 impl Features {
+    /// The coarser signatures, if it is those.
+    pub fn coarser(&self) -> &[Signature] {
+        match self {
+            Features::Coarser(signatures) => signatures,
+            _ => &[],
+        }
+    }
+
     /// Whether every number is finite.
     pub fn is_finite(&self) -> bool {
         match self {
-            Features::None => true,
+            Features::None | Features::Coarser(_) => true,
             Features::Dense(x) => x.iter().all(|v| v.is_finite()),
             Features::Sparse(x) => x.iter().all(|(_, v)| v.is_finite()),
         }
@@ -177,16 +191,15 @@ impl Observation {
 
 impl Observation {
     /// Whether a ledger can hold it, that is, whether a reader takes it back: finite features, and neither more of
-    /// them than [`FEATURES_MAX`] nor a column beyond [`ACTIONS_MAX`].
+    /// them than [`FEATURES_MAX`] ([`COARSER_MAX`] signatures) nor a column beyond [`ACTIONS_MAX`].
     pub fn is_recordable(&self) -> bool {
-        let features = match &self.features {
-            Features::None => 0,
-            Features::Dense(x) => x.len(),
-            Features::Sparse(x) => x.len(),
+        let (features, max) = match &self.features {
+            Features::None => (0, 0),
+            Features::Dense(x) => (x.len(), FEATURES_MAX),
+            Features::Sparse(x) => (x.len(), FEATURES_MAX),
+            Features::Coarser(signatures) => (signatures.len(), COARSER_MAX as u64),
         };
-        features as u64 <= FEATURES_MAX
-            && self.legal.span() as u64 <= ACTIONS_MAX
-            && self.features.is_finite()
+        features as u64 <= max && self.legal.span() as u64 <= ACTIONS_MAX && self.features.is_finite()
     }
 }
 
@@ -210,6 +223,11 @@ impl<C> Encode<C> for Features {
             Features::Dense(x) => x.iter().try_fold(e.array(x.len() as u64)?, |e, v| e.f32(*v))?,
             Features::Sparse(x) => {
                 x.iter().try_fold(e.map(x.len() as u64)?, |e, (i, v)| e.u32(*i)?.f32(*v))?
+            }
+            // One byte string, 8 bytes a signature, little-endian.
+            Features::Coarser(signatures) => {
+                let bytes: Vec<u8> = signatures.iter().flat_map(|s| s.0.to_le_bytes()).collect();
+                e.bytes(&bytes)?
             }
         };
         Ok(())
@@ -236,7 +254,16 @@ impl<'b, C> Decode<'b, C> for Features {
                 let n = bounded(d.map()?)?;
                 (0..n).map(|_| Ok((d.u32()?, d.f32()?))).collect::<Result<_, _>>().map(Features::Sparse)
             }
-            _ => Err(Error::message("features are null, an array or a map")),
+            Type::Bytes => {
+                let (signatures, rest) = d.bytes()?.as_chunks();
+                match rest.is_empty() && signatures.len() <= COARSER_MAX {
+                    true => Ok(Features::Coarser(
+                        signatures.iter().map(|s| Signature(u64::from_le_bytes(*s))).collect(),
+                    )),
+                    false => Err(Error::message("coarser signatures are at most 8, of 8 bytes each")),
+                }
+            }
+            _ => Err(Error::message("features are null, an array, a map or a byte string")),
         }
     }
 }

@@ -81,6 +81,9 @@ pub struct TablePolicy {
     pub nodes: Vec<NodePolicy>,
     /// Parameters of a linear or neural estimator, little-endian, hexadecimal; empty for tables.
     pub parameters: String,
+    /// Pools, by the coarser signatures under which they are kept; none unless the estimator is pooled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<NodePolicy>,
 }
 
 /// One situation: the choices that have been settled there.
@@ -220,21 +223,11 @@ impl AgentPolicy {
                     graph.initial()
                 )));
             }
-            for node in &policy.nodes {
-                let key = u64::from_str_radix(&node.signature, 16)
-                    .map_err(|_| inconsistent(&format!("{:?} is no signature key", node.signature)))?;
-                for e in &node.edges {
-                    if e.action as usize >= graph.width() {
-                        return Err(inconsistent(&format!("column {} does not exist", e.action)));
-                    }
-                    let edge = Edge { value: e.value, visits: e.visits, failures: e.failures };
-                    let EdgePolicy { targets, targets_m2, tokens, tokens_m2, .. } = *e;
-                    let sums = Sums { targets, targets_m2, tokens, tokens_m2 };
-                    graph.restore(Signature(key), ActionId(e.action), edge, sums, e.decision_value);
-                    if e.spread != 0.0 {
-                        graph.spread(Signature(key), ActionId(e.action), e.spread, 1.0);
-                    }
-                }
+            restore(&policy.nodes, graph).map_err(|what| inconsistent(&what))?;
+            match graph.pools_mut() {
+                Some(pools) => restore(&policy.pools, pools).map_err(|what| inconsistent(&what))?,
+                None if policy.pools.is_empty() => {}
+                None => return Err(inconsistent("it has pools, but the team's agent has none")),
             }
             let parameters =
                 unhex(&policy.parameters).ok_or_else(|| inconsistent("parameters are not hexadecimal"))?;
@@ -244,12 +237,45 @@ impl AgentPolicy {
     }
 }
 
+/// Put nodes back into a graph; refused with the reason.
+fn restore(nodes: &[NodePolicy], graph: &mut PolicyGraph) -> Result<(), String> {
+    for node in nodes {
+        let key = u64::from_str_radix(&node.signature, 16)
+            .map_err(|_| format!("{:?} is no signature key", node.signature))?;
+        for e in &node.edges {
+            if e.action as usize >= graph.width() {
+                return Err(format!("column {} does not exist", e.action));
+            }
+            let edge = Edge { value: e.value, visits: e.visits, failures: e.failures };
+            let EdgePolicy { targets, targets_m2, tokens, tokens_m2, .. } = *e;
+            let sums = Sums { targets, targets_m2, tokens, tokens_m2 };
+            graph.restore(Signature(key), ActionId(e.action), edge, sums, e.decision_value);
+            if e.spread != 0.0 {
+                graph.spread(Signature(key), ActionId(e.action), e.spread, 1.0);
+            }
+        }
+    }
+    Ok(())
+}
+
 impl TablePolicy {
     fn of(graph: &PolicyGraph) -> Self {
+        TablePolicy {
+            initial: graph.initial(),
+            nodes: NodePolicy::all(graph),
+            parameters: String::new(),
+            pools: graph.pools().map_or(Vec::new(), NodePolicy::all),
+        }
+    }
+}
+
+impl NodePolicy {
+    /// All situations of a graph, sorted by key.
+    fn all(graph: &PolicyGraph) -> Vec<Self> {
         let mut signatures = graph.signatures().to_vec();
         signatures.sort_unstable();
         let mut decision_values = alloc::vec![0.0; graph.width()];
-        let nodes = signatures
+        signatures
             .into_iter()
             .map(|signature| {
                 graph.decision_values(signature, &mut decision_values);
@@ -272,8 +298,7 @@ impl TablePolicy {
                 });
                 NodePolicy { signature: signature_key(signature), edges: edges.collect() }
             })
-            .collect();
-        TablePolicy { initial: graph.initial(), nodes, parameters: String::new() }
+            .collect()
     }
 }
 

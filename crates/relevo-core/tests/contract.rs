@@ -11,6 +11,7 @@ use relevo_core::{
     ids::{ActionId, EpisodeId},
     observation::{ActionSet, Features, Observation, Signature},
     policy::{Decision, EpsilonGreedy, Numbers, Policy, PolicySpec, Posterior, Scores, Ties, Ucb},
+    pools::PooledSpec,
     q::{Inputs, Linear, LinearSpec, LmsRule, Mlp, MlpSpec, Optimiser, QFunction},
     step::{Schedule, StepRule},
 };
@@ -43,6 +44,20 @@ fn the_policy_graph_obeys_the_laws_of_q_functions() {
     for step in [StepRule::Constant(0.3), StepRule::PolyAverage { exponent: 0.6 }, StepRule::Mean] {
         for nodes_max in [1, 3, 100] {
             obeys_q_laws(|| PolicyGraph::new(3, 0.125, step, nodes_max), &observations);
+        }
+    }
+}
+
+#[test]
+fn a_graph_with_pools_obeys_the_laws_of_q_functions() {
+    let coarser = with_features(|s| Features::Coarser([Signature(90), Signature(80 + s / 2)].into()));
+    for step in [StepRule::Constant(0.3), StepRule::PolyAverage { exponent: 0.6 }, StepRule::Mean] {
+        for (groups, nodes_max) in
+            [(vec![], 100), (vec![vec![0, 2], vec![1], vec![0, 1, 3]], 100), (vec![], 2)]
+        {
+            let spec = PooledSpec { groups, strength: 2.5 };
+            let make = || PolicyGraph::new(3, 0.125, step, nodes_max).with_pools(spec.clone());
+            obeys_q_laws(make, &coarser);
         }
     }
 }

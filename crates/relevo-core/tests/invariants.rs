@@ -702,6 +702,10 @@ fn invariant_6_what_could_not_be_read_again_is_refused() {
             Observation { features: Features::Dense([f32::NAN].into()), ..seen(1, 2) },
             Observation { features: Features::Sparse([(3, f32::INFINITY)].into()), ..seen(1, 2) },
             Observation { features: sparse.clone(), ..seen(1, 2) },
+            Observation {
+                features: Features::Coarser([relevo_core::observation::Signature(1); 9].into()),
+                ..seen(1, 2)
+            },
             Observation { legal: wide.clone(), ..seen(1, 2) },
         ];
         let mut a = Member::new(spec(0, &[1], regime), 1);

@@ -106,6 +106,8 @@ fn observations() -> impl Strategy<Value = Observation> {
         Just(Features::None),
         proptest::collection::vec(finite32(), 0..5).prop_map(|x| Features::Dense(x.into())),
         proptest::collection::vec((any::<u32>(), finite32()), 0..5).prop_map(|x| Features::Sparse(x.into())),
+        proptest::collection::vec(any::<u64>().prop_map(Signature), 0..9)
+            .prop_map(|x| Features::Coarser(x.into())),
     ];
     let legal = proptest::collection::vec(prop_oneof![0u32..70, 0u32..65536], 0..8);
     (any::<u64>(), features, legal).prop_map(|(s, features, legal)| Observation {
@@ -572,6 +574,18 @@ fn other_encodings_of_the_same_content_are_refused() {
 }
 
 /// A short ledger that claims a huge array costs no memory: it is cut off.
+#[test]
+fn coarser_signatures_are_few_and_whole() {
+    let decoded = |length: u8| {
+        let bytes: Vec<u8> = [0x58, length].into_iter().chain((0..length).map(|_| 7)).collect();
+        minicbor::decode::<Features>(&bytes)
+    };
+    assert_eq!(decoded(64).unwrap().coarser(), [Signature(u64::from_le_bytes([7; 8])); 8]);
+    for length in [1, 65, 72, 79] {
+        assert!(decoded(length).is_err(), "{length}");
+    }
+}
+
 #[test]
 fn claimed_lengths_are_not_believed() {
     let huge = [0x9b, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];

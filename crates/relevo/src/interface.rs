@@ -51,7 +51,7 @@ impl View {
             observes: agent.observes.clone(),
             admits: agent.handoffs.iter().map(|h| HandoffSpec::when(h).cloned()).collect(),
             encoding: match estimator {
-                EstimatorSection::Table => Encoding::None,
+                EstimatorSection::Table | EstimatorSection::Pooled { .. } => Encoding::None,
                 EstimatorSection::Linear { .. } => Encoding::Sparse,
                 EstimatorSection::Mlp { inputs, .. } => Encoding::Dense { inputs: *inputs },
             },

@@ -57,6 +57,7 @@ impl Inputs {
                     Features::None => ("absent", 0),
                     Features::Dense(x) => ("dense", x.len()),
                     Features::Sparse(x) => ("sparse", x.len()),
+                    Features::Coarser(x) => ("coarser signatures", x.len()),
                 };
                 return Err(FeatureError::Shape { expected: self, got, length });
             }

@@ -2,7 +2,7 @@
 //! [`crate::learner`].
 //!
 //! Three estimators obey one contract: the table, which is the policy graph
-//! itself ([`crate::graph::PolicyGraph`]), [`Linear`] and [`Mlp`].
+//! itself ([`crate::graph::PolicyGraph`]), with or without [`crate::pools`], [`Linear`] and [`Mlp`].
 
 mod kernels;
 mod linear;
@@ -34,7 +34,7 @@ pub enum FeatureError {
     Shape {
         /// What the estimator reads.
         expected: Inputs,
-        /// Which kind was given: "absent", "dense" or "sparse".
+        /// Which kind was given: "absent", "dense", "sparse" or "coarser signatures".
         got: &'static str,
         /// How many numbers were given.
         length: usize,

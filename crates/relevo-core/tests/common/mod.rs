@@ -13,7 +13,7 @@ use relevo_core::{
     graph::PolicyGraph,
     ids::{ActionId, AgentId, EpisodeId, HandoffId},
     learner::{Credit, DecisionPoint, LearnerSpec, Regime},
-    observation::{ActionSet, Observation, Signature},
+    observation::{ActionSet, Features, Observation, Signature},
     policy::{EpsilonGreedy, PolicySpec, Ties},
     protocol::{
         Choice, Effect, Effects, Event, Handoff, Journal, Limits, Next, Participant, ParticipantSpec,

@@ -3,6 +3,7 @@
 use relevo_core::{
     learner::{Credit, Estimator, Extensions},
     policy::{EpsilonGreedy, PolicySpec, Posterior, Ties, Ucb},
+    pools::PooledSpec,
     q::{Inputs, LinearSpec, LmsRule, MlpSpec, Optimiser},
     step::{Schedule, StepRule},
 };
@@ -215,6 +216,12 @@ pub enum CreditSection {
 pub enum EstimatorSection {
     /// One cell per situation and choice.
     Table,
+    /// The same, shrunk towards what is known of coarser situations and of choices alike.
+    Pooled {
+        /// The most visits that a prior may stand for.
+        #[serde(default = "strength")]
+        strength: f64,
+    },
     /// Linear in hashed indicators of what is observed.
     Linear {
         /// log2 of the number of buckets.
@@ -239,6 +246,10 @@ pub enum EstimatorSection {
 
 fn one() -> usize {
     1
+}
+
+fn strength() -> f64 {
+    PooledSpec::STRENGTH
 }
 
 /// Beyond the paper's one scalar per handoff.
@@ -324,6 +335,9 @@ impl EstimatorSection {
     pub(super) fn estimator(&self, initial: f64) -> Estimator {
         match self {
             EstimatorSection::Table => Estimator::Table,
+            EstimatorSection::Pooled { strength } => {
+                Estimator::Pooled(PooledSpec { groups: vec![], strength: *strength })
+            }
             EstimatorSection::Linear { bits } => Estimator::Linear(LinearSpec {
                 inputs: Inputs::Hashed { bits: u32::from(*bits) },
                 width: 0,
