@@ -306,6 +306,55 @@ pub enum Record {
         #[cbor(n(7), with = "minicbor::bytes")]
         outcome: [u8; 32],
     },
+    /// Choices were kept from the decision that follows.
+    #[n(18)]
+    Masked {
+        /// The handoff that activated the participant.
+        #[n(0)]
+        handoff: HandoffId,
+        /// By which guard.
+        #[n(1)]
+        guard: String,
+        /// Which choices, in ascending order of their columns.
+        #[n(2)]
+        actions: Box<[ActionId]>,
+    },
+    /// A call waits for a person.
+    #[n(19)]
+    Paused {
+        /// The handoff that activated the participant.
+        #[n(0)]
+        handoff: HandoffId,
+        /// Who is to be called.
+        #[n(1)]
+        agent: AgentId,
+        /// Why, as a word.
+        #[n(2)]
+        why: String,
+    },
+    /// A person, or the time that had passed, gave the answer.
+    #[n(20)]
+    Permitted {
+        /// The handoff that activated the participant.
+        #[n(0)]
+        handoff: HandoffId,
+        /// Whether the call may be made.
+        #[n(1)]
+        granted: bool,
+        /// Who said so.
+        #[n(2)]
+        by: String,
+    },
+    /// All work was stopped from outside.
+    #[n(21)]
+    Halted {
+        /// By whom.
+        #[n(0)]
+        by: String,
+        /// Why.
+        #[n(1)]
+        reason: String,
+    },
 }
 
 impl Record {
@@ -328,8 +377,10 @@ impl Record {
 
     /// Whether it is one of the driver's own.
     fn is_drivers(&self) -> bool {
-        use Record::{Called, Closed, Named, Opened, Sealed};
-        matches!(self, Opened { .. } | Named { .. } | Called { .. } | Closed { .. } | Sealed { .. })
+        use Record::{Called, Closed, Halted, Masked, Named, Opened, Paused, Permitted, Sealed};
+        let of_run =
+            matches!(self, Opened { .. } | Named { .. } | Closed { .. } | Sealed { .. } | Halted { .. });
+        of_run || matches!(self, Masked { .. } | Called { .. } | Paused { .. } | Permitted { .. })
     }
 
     /// The task that it is about, where it says so.
@@ -343,7 +394,10 @@ impl Record {
             | Record::Expired { handoff: id }
             | Record::Decided { handoff: id, .. }
             | Record::Settled { handoff: id, .. }
-            | Record::Called { handoff: id, .. } => id.episode,
+            | Record::Called { handoff: id, .. }
+            | Record::Masked { handoff: id, .. }
+            | Record::Paused { handoff: id, .. }
+            | Record::Permitted { handoff: id, .. } => id.episode,
             Record::Closed { episode, .. } => EpisodeId(u128::from(*episode)),
             _ => return None,
         })
