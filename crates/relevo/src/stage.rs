@@ -17,7 +17,10 @@ use relevo_core::{
 };
 
 use crate::{
-    agent::{Agent, Ending, HandoffLabel, OperationCall, Outcome, process::ProcessAgent},
+    agent::{
+        Agent, Ending, HandoffLabel, OperationCall, Outcome,
+        process::{Brief, ProcessAgent},
+    },
     artifact::{Artifact, Facts},
     interface::{Situation, View},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
@@ -52,6 +55,12 @@ impl Stage {
                     program.timeout = Duration::from_millis(agent.timeout_ms);
                     program.output_bytes_max = agent.output_bytes_max;
                     program.environment.extend(agent.environment.iter().cloned());
+                    program.brief = Brief {
+                        skill: agent.skill_name(),
+                        model: agent.model().map(str::to_owned),
+                        tools: agent.tools().to_vec(),
+                        instructions: agent.card.as_ref().map_or(String::new(), |c| c.instructions.clone()),
+                    };
                     Arc::new(program)
                 }
                 (_, Some(role), Some(world)) => world.agent(role).ok_or_else(|| {

@@ -11,7 +11,8 @@
 //!  "facts":{"format":"gzip"},"payload":{"path":"in","bytes":1234},"output":"out"}
 //! ```
 //!
-//! (broken in two here for the page). It may write the new payload as the file `out`, which must be a regular file; no
+//! (broken in two here for the page). Where the team file says so, `skill` (a name), `model`, `tools` (a list) and
+//! `instructions` (the text of the skill card) follow. It may write the new payload as the file `out`, which must be a regular file; no
 //! `out` means that the payload stays as it is. It prints one line of JSON on stdout and exits with code 0:
 //!
 //! ```json
@@ -118,6 +119,26 @@ pub struct ProcessAgent {
     pub output_bytes_max: u64,
     /// The longest reply, that is, all of stdout.
     pub reply_bytes_max: u64,
+    /// What the program is told with every call.
+    pub brief: Brief,
+}
+
+/// What a program is told with every call, besides the call: what it should be good at, and with what. Empty parts are not
+/// mentioned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Brief {
+    /// The name of its skill.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skill: Option<String>,
+    /// The model to use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The tools that it may use.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
+    /// The text of its skill card.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub instructions: String,
 }
 
 impl ProcessAgent {
@@ -130,6 +151,7 @@ impl ProcessAgent {
             timeout: Duration::from_secs(60),
             output_bytes_max: 64 << 20,
             reply_bytes_max: 1 << 20,
+            brief: Brief::default(),
         }
     }
 
@@ -139,7 +161,7 @@ impl ProcessAgent {
         artifact: &Artifact,
         stderr: &mut Vec<u8>,
     ) -> Result<(Reply, Option<Arc<[u8]>>), Failure> {
-        let request = Request::line(call, artifact)?;
+        let request = Request::line(call, artifact, &self.brief)?;
         let command = self.command()?;
         let payload = artifact.payload.clone();
         let scratch = spawn_blocking(move || scratch_with(&payload)).await;
@@ -408,6 +430,8 @@ struct Request<'a> {
     facts: &'a Facts,
     payload: Payload,
     output: &'static str,
+    #[serde(flatten)]
+    brief: &'a Brief,
 }
 
 #[derive(Serialize)]
@@ -417,7 +441,11 @@ struct Payload {
 }
 
 impl<'a> Request<'a> {
-    fn line(call: &'a OperationCall<'_>, artifact: &'a Artifact) -> Result<Vec<u8>, Failure> {
+    fn line(
+        call: &'a OperationCall<'_>,
+        artifact: &'a Artifact,
+        brief: &'a Brief,
+    ) -> Result<Vec<u8>, Failure> {
         let request = Request {
             schema: SCHEMA,
             handoff: &call.handoff.0,
@@ -426,6 +454,7 @@ impl<'a> Request<'a> {
             facts: &artifact.facts,
             payload: Payload { path: INPUT, bytes: artifact.payload.len() },
             output: OUTPUT,
+            brief,
         };
         let mut line = serde_json::to_vec(&request).map_err(|e| Failure::NotStarted(e.to_string()))?;
         line.push(b'\n');

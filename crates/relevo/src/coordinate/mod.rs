@@ -1,9 +1,21 @@
 //! The coordinator: one participant whose operations are to invoke, or to skip, the cells of a plan.
 //!
-//! A [`plan`] says which cells there are and which may come next in a [`state`]; a [`recording`] is what a coordinator
-//! did elsewhere, and [`replay`] feeds it to a participant of `relevo-core` and compares what was learned.
+//! What is known of a task are its [`features`]; they say which [`activation`] plan it gets. Cells read and write a
+//! [`document`]; from it come the [`belief`]s, and from both the [`state`] that the coordinator decides on. A [`plan`] says
+//! which column of its table stands for what; [`progress`] leads one task from its first cell to its end. [`card`]s say
+//! what a cell is told to be good at.
+//!
+//! A [`recording`] is what a coordinator did elsewhere, and [`replay`] feeds it to a participant of `relevo-core` and
+//! compares what was learned.
 
+pub mod activation;
+pub mod belief;
+pub mod card;
+pub mod coordination;
+pub mod document;
+pub mod features;
 pub mod plan;
+pub mod progress;
 pub mod recording;
 pub mod replay;
 pub mod state;

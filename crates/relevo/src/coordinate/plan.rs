@@ -1,11 +1,15 @@
 //! The plan: which cells a coordinator may invoke or skip, and in which states.
 
+use std::collections::BTreeSet;
+
 use relevo_core::{ids::ActionId, observation::ActionSet};
+use serde::{Deserialize, Serialize};
 
 use super::state::State;
 
 /// What a cell does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Sets the subproblem.
     Planner,
@@ -26,7 +30,8 @@ pub enum Role {
 }
 
 impl Role {
-    const NAMES: [(&str, Role); 8] = [
+    /// All roles, with their names.
+    pub const NAMES: [(&str, Role); 8] = [
         ("planner", Role::Planner),
         ("memory", Role::Memory),
         ("web_search", Role::WebSearch),
@@ -36,6 +41,16 @@ impl Role {
         ("synthesiser", Role::Synthesiser),
         ("evaluator", Role::Evaluator),
     ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, role)| *role == self).expect("every role has a name").0
+    }
+
+    /// The role of this name.
+    pub fn named(name: &str) -> Option<Role> {
+        Self::NAMES.iter().find(|(role, _)| *role == name).map(|(_, role)| *role)
+    }
 
     /// The role of a cell called `role` or `role_variant`.
     pub fn of_cell(name: &str) -> Option<Role> {
@@ -65,6 +80,34 @@ pub struct Cell {
     pub role: Role,
 }
 
+/// What a column of a coordinator's table stands for; the number is that of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Move {
+    /// Let the cell act.
+    Invoke(usize),
+    /// Pass the cell over for the rest of the run.
+    Skip(usize),
+    /// Let the cell act, and pass all others over that are not required.
+    Only(usize),
+}
+
+impl Move {
+    /// The cell that it is about.
+    pub fn cell(self) -> usize {
+        let (Move::Invoke(cell) | Move::Skip(cell) | Move::Only(cell)) = self;
+        cell
+    }
+
+    /// What stands before the name of the cell.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Move::Invoke(_) => "",
+            Move::Skip(_) => "skip:",
+            Move::Only(_) => "only:",
+        }
+    }
+}
+
 /// Whether a coordinator may pass a cell over for the rest of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skips {
@@ -75,35 +118,47 @@ pub enum Skips {
 }
 
 /// Cells in the order in which they come next when nothing is known. Column `i` of the coordinator's table invokes cell
-/// `i`; column `n + i`, of `n` cells, skips it.
+/// `i`; column `n + i`, of `n` cells, skips it; column `2 n + i`, where there is one, lets it act alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     cells: Vec<Cell>,
+    /// Whether there are columns to let a cell act alone.
+    alone: bool,
 }
 
 impl Plan {
     /// The most cells of a plan.
     pub const CELLS_MAX: usize = 256;
 
-    /// A plan of these cells; refused with the reason if there are none or too many, or a name is doubled or of no role.
+    /// A plan of these cells, each of the role that its name begins with; refused with the reason if there are none or too
+    /// many, or a name is doubled or of no role. No cell can act alone.
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, String> {
-        let mut cells: Vec<Cell> = vec![];
-        for name in names {
-            let Some(role) = Role::of_cell(name) else {
+        let cell = |name: &str| match Role::of_cell(name) {
+            Some(role) => Ok(Cell { name: name.to_owned(), role }),
+            None => {
                 let roles = Role::NAMES.map(|(role, _)| role).join(", ");
-                return Err(format!("cell {name:?} has no role: its name must begin with one of {roles}"));
-            };
-            if cells.iter().any(|cell| cell.name == name) {
-                return Err(format!("cell {name:?} is in the plan twice"));
+                Err(format!("cell {name:?} has no role: its name must begin with one of {roles}"))
             }
-            if cells.len() == Self::CELLS_MAX {
-                return Err(format!("a plan has at most {} cells", Self::CELLS_MAX));
-            }
-            cells.push(Cell { name: name.to_owned(), role });
+        };
+        // One more than may be is enough to refuse them.
+        let names = names.into_iter().take(Self::CELLS_MAX + 1);
+        Self::of(names.map(cell).collect::<Result<_, _>>()?, false)
+    }
+
+    /// A plan of these cells; refused as by [`Plan::new`].
+    pub fn of(cells: Vec<Cell>, alone: bool) -> Result<Self, String> {
+        let names: BTreeSet<&str> = cells.iter().map(|cell| cell.name.as_str()).collect();
+        if cells.len() > Self::CELLS_MAX {
+            return Err(format!("a plan has at most {} cells", Self::CELLS_MAX));
+        }
+        if names.len() < cells.len() {
+            let twice = |(i, cell): &(usize, &Cell)| cells[..*i].iter().any(|c| c.name == cell.name);
+            let twice = cells.iter().enumerate().find(twice).map(|(_, cell)| &cell.name);
+            return Err(format!("cell {:?} is in the plan twice", twice.expect("fewer names than cells")));
         }
         match cells.is_empty() {
             true => Err("a plan needs at least one cell".to_owned()),
-            false => Ok(Plan { cells }),
+            false => Ok(Plan { cells, alone }),
         }
     }
 
@@ -123,47 +178,78 @@ impl Plan {
         &self.cells
     }
 
-    /// How many columns a coordinator's table has: to invoke and to skip each cell.
+    /// How many columns a coordinator's table has.
     pub fn width(&self) -> usize {
-        2 * self.cells.len()
+        Self::width_of(self.cells.len(), self.alone)
     }
 
-    /// The cell that a column invokes or skips.
+    /// How many columns that of `cells` cells has.
+    pub fn width_of(cells: usize, alone: bool) -> usize {
+        cells * if alone { 3 } else { 2 }
+    }
+
+    /// What a column stands for.
+    pub fn move_of(&self, action: ActionId) -> Move {
+        let (kind, cell) = (action.index() / self.cells.len(), action.index() % self.cells.len());
+        [Move::Invoke, Move::Skip, Move::Only][kind.min(2)](cell)
+    }
+
+    /// The column of a move.
+    pub fn column(&self, of: Move) -> ActionId {
+        let kind = match of {
+            Move::Invoke(_) => 0,
+            Move::Skip(_) => 1,
+            Move::Only(_) => 2,
+        };
+        ActionId((kind * self.cells.len() + of.cell()) as u32)
+    }
+
+    /// The cell that a column is about.
     pub fn cell(&self, action: ActionId) -> usize {
-        action.index() % self.cells.len()
+        self.move_of(action).cell()
     }
 
     /// Whether a column invokes its cell.
     pub fn invokes(&self, action: ActionId) -> bool {
-        action.index() < self.cells.len()
+        matches!(self.move_of(action), Move::Invoke(_))
     }
 
-    /// The name of a column: that of its cell, or `skip:` and that of its cell.
+    /// The name of a column: that of its cell, after `skip:` or `only:` if that is what it does.
     pub fn name(&self, action: ActionId) -> String {
-        let name = &self.cells[self.cell(action)].name;
-        if self.invokes(action) { name.clone() } else { format!("skip:{name}") }
+        let of = self.move_of(action);
+        of.prefix().to_owned() + &self.cells[of.cell()].name
     }
 
     /// The column of a name.
     pub fn action(&self, name: &str) -> Option<ActionId> {
-        let (cell, first) = match name.strip_prefix("skip:") {
-            Some(cell) => (cell, self.cells.len()),
-            None => (name, 0),
+        let cell = |name: &str| self.cells.iter().position(|cell| cell.name == name);
+        let of = match (name.strip_prefix("skip:"), name.strip_prefix("only:")) {
+            (Some(name), _) => Move::Skip(cell(name)?),
+            (_, Some(name)) if self.alone => Move::Only(cell(name)?),
+            _ => Move::Invoke(cell(name)?),
         };
-        self.cells.iter().position(|c| c.name == cell).map(|i| ActionId((first + i) as u32))
+        Some(self.column(of))
+    }
+
+    /// The cells that can come next in `state`, where those of `taken` have been invoked or skipped before.
+    pub fn ready(&self, state: &State, taken: &ActionSet) -> ActionSet {
+        let cells = self.cells.iter().zip((0..).map(ActionId));
+        let ready = cells.filter(|(cell, at)| !taken.contains(*at) && cell.role.is_ready(state));
+        ready.map(|(_, at)| at).collect()
     }
 
     /// The columns admissible in `state`, where the cells of `taken` have been invoked or skipped before.
     pub fn candidates(&self, state: &State, taken: &ActionSet, skips: Skips) -> ActionSet {
-        let cells = self.cells.iter().zip((0..).map(ActionId));
-        let legal = cells.filter(|(cell, at)| !taken.contains(*at) && cell.role.is_ready(state));
-        let mut candidates: ActionSet = legal.map(|(_, at)| at).collect();
-        if skips == Skips::Allowed && candidates.len() > 1 {
-            let skipped: Vec<ActionId> = candidates.iter().collect();
-            let n = self.cells.len() as u32;
-            skipped.into_iter().for_each(|ActionId(at)| candidates.insert(ActionId(n + at)));
+        self.with_skips(self.ready(state, taken), skips)
+    }
+
+    /// Cells that can come next and, where there is more than one, the columns that skip them.
+    pub fn with_skips(&self, ready: ActionSet, skips: Skips) -> ActionSet {
+        if skips == Skips::None || ready.len() < 2 {
+            return ready;
         }
-        candidates
+        let skipped = ready.iter().map(|cell| self.column(Move::Skip(cell.index())));
+        ready.iter().chain(skipped).collect()
     }
 }
 

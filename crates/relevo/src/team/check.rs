@@ -7,10 +7,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     AgentSpec, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, RunSpec, TeamSpec,
+    check_coordinator::{check_coordinator, check_kind},
 };
 
 impl TeamSpec {
-    pub(super) fn check(&self) -> Result<(), Fault> {
+    /// `written` is the file as it is, without defaults.
+    pub(super) fn check(&self, written: &toml::Value) -> Result<(), Fault> {
         let names: BTreeSet<&str> = self.agents.iter().map(|a| a.name.as_str()).collect();
         let known = |place: String, name: &str, what: &str| match names.contains(name) {
             true => Ok(()),
@@ -28,16 +30,7 @@ impl TeamSpec {
         let agents = self.agents.iter().enumerate();
         let places = agents.map(|(i, a)| (format!("agents/{i}/name"), &a.name));
         for (place, name) in [("name".to_owned(), &self.name)].into_iter().chain(places) {
-            let plain = |c: char| c.is_alphanumeric() || "-_.@:".contains(c);
-            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.starts_with('.') {
-                return Err(Fault::new(
-                    place,
-                    format!(
-                        "{:?} is no name: use 1 to 64 letters, digits and the signs - _ . @ : (no . in front)",
-                        shown(name)
-                    ),
-                ));
-            }
+            check_name(place, name)?;
         }
         let mut taken = BTreeSet::new();
         for (i, AgentSpec { name, .. }) in self.agents.iter().enumerate() {
@@ -51,7 +44,11 @@ impl TeamSpec {
                 return Err(Fault::new(place, format!("two agents are called {name:?}: rename one")));
             }
         }
-        known("start".into(), &self.start, "start")?;
+        check_kind(self, written)?;
+        match &self.coordinator {
+            Some(section) => check_coordinator(section, self)?,
+            None => known("start".into(), &self.start, "start")?,
+        }
         match (&self.simulate, &self.tasks) {
             (Some(_), Some(_)) => {
                 return Err(Fault::new(
@@ -134,7 +131,8 @@ impl TeamSpec {
             ));
         }
         // Whatever the learner refuses is refused here, before anything runs.
-        for i in 0..self.agents.len() {
+        let participants = if self.coordinator.is_some() { 1 } else { self.agents.len() };
+        for i in 0..participants {
             let spec = self.participant(AgentId(i as u32), self.run.episodes);
             let spec = spec.map_err(|e| Fault::new("learner/discount", format!("learner: {e}")))?;
             spec.learner.check().map_err(|e| Fault::new(learner_key(&e), format!("learner: {e}")))?;
@@ -180,7 +178,7 @@ impl TeamSpec {
                 );
             }
         }
-        if agent.handoffs.is_empty() {
+        if agent.handoffs.is_empty() && self.coordinator.is_none() {
             return fail("handoffs", format!("can hand to nobody: add handoffs = [\"{FINISH}\"] or others"));
         }
         if agent.timeout_ms == 0 || agent.timeout_ms > 86_400_000 {
@@ -224,6 +222,21 @@ impl Fault {
         let place = place.as_ref().split('/').map(str::to_owned).collect();
         Fault { place, message: message.into() }
     }
+}
+
+/// Whether something may be called `name`.
+pub(super) fn check_name(place: String, name: &str) -> Result<(), Fault> {
+    let plain = |c: char| c.is_alphanumeric() || "-_.@:".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) || name.starts_with('.') {
+        let name = shown(name);
+        return Err(Fault::new(
+            place,
+            format!(
+                "{name:?} is no name: use 1 to 64 letters, digits and the signs - _ . @ : (no . in front)"
+            ),
+        ));
+    }
+    Ok(())
 }
 
 pub(super) fn line_of(text: &str, offset: usize) -> usize {

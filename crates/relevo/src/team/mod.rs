@@ -4,10 +4,13 @@
 //! the line, and unknown keys and names with the nearest known one.
 
 mod check;
+mod check_coordinator;
+mod coordinator;
 mod guards;
 mod learner;
 
 pub use check::nearest;
+pub use coordinator::{CoordinatorSection, PlanName, Variants};
 pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
 pub use learner::{
     CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
@@ -17,6 +20,7 @@ pub use learner::{
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use relevo_core::{
@@ -29,7 +33,14 @@ use serde::{Deserialize, Serialize};
 
 use check::{all_finite, line_of, place_in, plainly, shown};
 
-use crate::{artifact::Scalar, guard::DeclaredCost};
+use crate::{
+    artifact::Scalar,
+    coordinate::{
+        card::SkillCard,
+        plan::{Plan, Role},
+    },
+    guard::DeclaredCost,
+};
 
 /// The version of the team file.
 pub const SCHEMA: &str = "relevo.team/v1";
@@ -57,7 +68,8 @@ pub struct TeamSpec {
     /// One sentence for people.
     #[serde(default)]
     pub description: String,
-    /// Who receives every task first.
+    /// Who receives every task first; empty in a coordinated team, where that is the coordinator.
+    #[serde(default)]
     pub start: String,
     /// How long to learn and how to measure.
     #[serde(default)]
@@ -77,6 +89,9 @@ pub struct TeamSpec {
     /// Tasks from files.
     #[serde(default)]
     pub tasks: Option<TasksSpec>,
+    /// One coordinator decides who acts, and the agents are its cells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coordinator: Option<CoordinatorSection>,
     /// The agents.
     pub agents: Vec<AgentSpec>,
     /// Fixed workflows to compare with.
@@ -177,10 +192,30 @@ pub struct AgentSpec {
     /// Local operations to choose from; more than one makes the agent adaptable.
     #[serde(default)]
     pub operations: Vec<String>,
-    /// What it sees.
+    /// What it sees; nothing in a coordinated team.
+    #[serde(default)]
     pub observes: Vec<String>,
-    /// Whom it may hand to, in the order in which ties are broken.
+    /// Whom it may hand to, in the order in which ties are broken; nobody in a coordinated team.
+    #[serde(default)]
     pub handoffs: Vec<HandoffSpec>,
+    /// What it does in a coordinated team, where its name does not begin with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The path of the skill card that its program is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skill: Option<String>,
+    /// The model that its program is told to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The tools that its program is told that it may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
+    /// Skills and models of which every combination is a cell; none once the file is read, as the cells are there then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variants: Option<Variants>,
+    /// What the skill card says.
+    #[serde(skip)]
+    pub card: Option<Arc<SkillCard>>,
     /// Longest call, in milliseconds.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
@@ -298,11 +333,17 @@ impl TeamSpec {
         let fail = |line, message| TeamError { path: path.to_owned(), line, message };
         let text = std::fs::read_to_string(path)
             .map_err(|e| fail(None, format!("the team file cannot be read: {e}")))?;
-        Self::parse(&text).map_err(|(line, message)| fail(line, message))
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse_in(Some(folder), &text).map_err(|(line, message)| fail(line, message))
     }
 
-    /// Read and check the text of a team file; a fault comes with its line, if it has one.
+    /// Read and check the text of a team file; a fault comes with its line, if it has one. Skill cards are not read.
     pub fn parse(text: &str) -> Result<Self, (Option<usize>, String)> {
+        Self::parse_in(None, text)
+    }
+
+    /// With the skill cards in `folder`, if there is one.
+    fn parse_in(folder: Option<&Path>, text: &str) -> Result<Self, (Option<usize>, String)> {
         #[derive(Deserialize)]
         struct Header {
             schema: Option<String>,
@@ -320,12 +361,14 @@ impl TeamSpec {
             }
             None => return Err((Some(1), format!("the first line of a team file is: schema = {SCHEMA:?}"))),
         }
-        let team: TeamSpec = toml::from_str(text).map_err(fault)?;
-        let numbers: toml::Value = toml::from_str(text).map_err(fault)?;
-        let checked = all_finite(&numbers, &mut vec![]).and_then(|()| team.check());
+        let mut team: TeamSpec = toml::from_str(text).map_err(fault)?;
+        let written: toml::Value = toml::from_str(text).map_err(fault)?;
+        let checked = all_finite(&written, &mut vec![]).and_then(|()| team.check(&written));
+        let checked = checked.and_then(|()| team.expand(folder));
         checked.map_err(|fault| (place_in(text, &fault.place), fault.message))?;
         Ok(team)
     }
+
     /// The index of an agent.
     pub fn agent_id(&self, name: &str) -> Option<AgentId> {
         self.agents.iter().position(|a| a.name == name).map(|i| AgentId(i as u32))
@@ -350,22 +393,31 @@ impl TeamSpec {
         }
     }
 
-    /// The participant of an agent in a run of `episodes`.
+    /// The participant of an agent in a run of `episodes`. A coordinated team has one, number 0, the coordinator: its
+    /// operations are the columns of [`crate::coordinate::coordination::Coordination`], and it hands over to nobody.
     pub fn participant(
         &self,
         id: AgentId,
         episodes: u64,
     ) -> Result<ParticipantSpec, relevo_core::units::UnitError> {
-        let agent = &self.agents[id.0 as usize];
         let section = &self.learner;
-        let choices = agent.handoffs.iter().map(|h| match h.to() {
-            FINISH => Choice::Finish,
-            name => Choice::HandTo(self.agent_id(name).expect("names were checked")),
-        });
-        let regime = self.regime(agent);
+        let (choices, regime): (Vec<Choice>, Regime) = match &self.coordinator {
+            Some(coordinator) => {
+                let operations = Plan::width_of(self.agents.len(), coordinator.alone) as u32;
+                (vec![Choice::Finish], Regime::Adaptable { operations })
+            }
+            None => {
+                let agent = &self.agents[id.0 as usize];
+                let choice = |h: &HandoffSpec| match h.to() {
+                    FINISH => Choice::Finish,
+                    name => Choice::HandTo(self.agent_id(name).expect("names were checked")),
+                };
+                (agent.handoffs.iter().map(choice).collect(), self.regime(agent))
+            }
+        };
         let [min, max] = section.values;
         let learner = LearnerSpec {
-            successors: agent.handoffs.len() as u32,
+            successors: choices.len() as u32,
             regime,
             discount: Discount::new(section.discount)?,
             bounds: Bounds::new(min, max)?,
@@ -380,7 +432,7 @@ impl TeamSpec {
         };
         Ok(ParticipantSpec {
             id,
-            choices: choices.collect(),
+            choices,
             learner,
             handoff_reward: Return::new(self.reward.handoff)?,
             limits: Limits::default(),
@@ -406,6 +458,9 @@ impl TeamSpec {
         let bytes = serde_json::to_vec(&relevant).expect("a team file holds text, numbers and lists");
         let mut hasher = blake3::Hasher::new_derive_key("relevo 2026 team config v1");
         hasher.update(&bytes);
+        for card in self.agents.iter().filter_map(|agent| agent.card.as_ref()) {
+            hasher.update(&card.digest);
+        }
         hasher.update(tasks);
         *hasher.finalize().as_bytes()
     }
