@@ -29,30 +29,26 @@ pub(crate) fn policy(path: &Path) -> Result<PolicyFile, Fault> {
 
 /// Participants of a team that know what a policy file holds.
 pub(crate) fn restored(stage: &Stage, policy: &PolicyFile) -> Result<Vec<Participant>, Fault> {
-    let team = stage.team();
     let mut participants = vec![];
-    for (i, agent) in team.agents.iter().enumerate() {
-        let learned = policy.agents.iter().find(|a| a.name == agent.name).ok_or_else(|| {
+    for ((name, spec), id) in stage.participants(1)?.into_iter().zip((0..).map(AgentId)) {
+        let learned = policy.agents.iter().find(|a| a.name == name).ok_or_else(|| {
             let known: Vec<&str> = policy.agents.iter().map(|a| a.name.as_str()).collect();
             format!(
-                "the policy knows no agent {:?} (it knows {}): it is of another team",
-                agent.name,
+                "the policy knows no agent {name:?} (it knows {}): it is of another team",
                 known.join(", ")
             )
         })?;
-        let successors: Vec<&str> = agent.handoffs.iter().map(|h| h.to()).collect();
-        if learned.successors != successors
-            || (agent.operations.len() > 1 && learned.operations != agent.operations)
-        {
-            return Err(format!(
-                "agent {:?} could hand to {} when the policy was learned, now to {}: learn again",
-                agent.name,
-                learned.successors.join(", "),
-                successors.join(", ")
-            )
-            .into());
+        let (successors, operations) = stage.columns(id);
+        for (then, now) in [(&learned.successors, &successors), (&learned.operations, &operations)] {
+            if then != now {
+                return Err(format!(
+                    "agent {name:?} could choose between {} when the policy was learned, now between {}: learn again",
+                    then.join(", "),
+                    now.join(", ")
+                )
+                .into());
+            }
         }
-        let spec = team.participant(AgentId(i as u32), 1)?;
         let mut participant = Participant::new(spec, &mut Rng::stream(0, "unused"))?;
         learned.restore(participant.learner_mut())?;
         participants.push(participant);

@@ -11,7 +11,7 @@ use relevo_core::{
 
 use crate::{
     artifact::Artifact,
-    stage::{Scene, Stage},
+    stage::{After, Scene, Sight, Stage, Totals},
     tasks::{Task, TaskError},
     team::{FINISH, WorkflowSpec},
 };
@@ -19,16 +19,18 @@ use crate::{
 /// One choice on the way, with what it was based on.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    /// Who chose.
+    /// The participant that chose.
     pub agent: AgentId,
     /// What it saw.
     pub situation: String,
     /// The key under which it is known.
     pub observation: Observation,
-    /// The column chosen; `None` where no choice was possible.
+    /// The successor chosen; `None` where no choice was possible, and for a coordinator, which chooses operations.
     pub action: Option<ActionId>,
     /// The operation performed.
     pub operation: OperationId,
+    /// What was chosen, by name; empty where nothing was.
+    pub choice: String,
     /// What went wrong in it.
     pub failure: Option<String>,
 }
@@ -38,8 +40,12 @@ pub struct Turn {
 pub struct Walk {
     /// The task.
     pub task: String,
+    /// The kind of task: what the first participant saw of it.
+    pub start: String,
     /// Every choice, in order.
     pub turns: Vec<Turn>,
+    /// Who was called, in order.
+    pub acted: Vec<AgentId>,
     /// The whole return, discounted per primitive step.
     pub walk_return: f64,
     /// The quality of what came out, if it can be known.
@@ -48,23 +54,20 @@ pub struct Walk {
     pub calls: u32,
     /// Calls that failed.
     pub failures: u32,
+    /// Tokens used.
+    pub tokens: u64,
     /// Why it stopped.
     pub stop: &'static str,
+    /// Whether it came to an end that is judged.
+    pub concluded: bool,
     /// What came out.
     pub artifact: Artifact,
 }
 
-impl Walk {
-    /// What the first agent saw.
-    pub fn start(&self) -> &str {
-        self.turns.first().map_or("", |t| &t.situation)
-    }
-}
-
 /// Somebody who decides.
 pub trait Chooser {
-    /// The operation of an adaptable agent.
-    fn operation(&mut self, agent: AgentId, observation: &Observation) -> OperationId;
+    /// The operation of an adaptable agent, or of a coordinator; `None` to conclude without another one.
+    fn operation(&mut self, agent: AgentId, observation: &Observation) -> Option<OperationId>;
 
     /// The successor; `None` to stop without concluding.
     fn successor(
@@ -83,9 +86,9 @@ pub struct Greedy<'l> {
 }
 
 impl Chooser for Greedy<'_> {
-    fn operation(&mut self, agent: AgentId, o: &Observation) -> OperationId {
+    fn operation(&mut self, agent: AgentId, o: &Observation) -> Option<OperationId> {
         let values = self.learners[agent.0 as usize].values(Table::Operations, o);
-        OperationId(argmax(&o.legal, |a| values[a.index()]).map_or(0, |a| a.0))
+        argmax(&o.legal, |a| values[a.index()]).map(|a| OperationId(a.0))
     }
 
     fn successor(&mut self, _: &Scene<'_>, agent: AgentId, _: AgentId, o: &Observation) -> Option<ActionId> {
@@ -117,8 +120,17 @@ impl<'w> Fixed<'w> {
 }
 
 impl Chooser for Fixed<'_> {
-    fn operation(&mut self, _: AgentId, _: &Observation) -> OperationId {
-        OperationId(0)
+    fn operation(&mut self, _: AgentId, o: &Observation) -> Option<OperationId> {
+        let Some(coordination) = self.stage.coordination() else { return Some(OperationId(0)) };
+        // The next on the route that is admissible; behind its end, the task is concluded.
+        while let Some(name) = self.workflow.route.get(self.position) {
+            self.position += 1;
+            let column = coordination.plan().action(name);
+            if let Some(column) = column.filter(|column| o.legal.contains(*column)) {
+                return Some(OperationId(column.0));
+            }
+        }
+        None
     }
 
     fn successor(
@@ -158,68 +170,179 @@ impl Chooser for Fixed<'_> {
     }
 }
 
+/// What comes next when nothing is known: the first admissible cell of a coordinated team, and none skipped.
+struct InOrder;
+
+impl Chooser for InOrder {
+    fn operation(&mut self, _: AgentId, o: &Observation) -> Option<OperationId> {
+        o.legal.first().map(|a| OperationId(a.0))
+    }
+
+    fn successor(&mut self, _: &Scene<'_>, _: AgentId, _: AgentId, o: &Observation) -> Option<ActionId> {
+        o.legal.first()
+    }
+}
+
 /// Take a task through the team.
-pub async fn walk(stage: &Stage, task: Task, number: u64, chooser: &mut dyn Chooser) -> Walk {
+pub async fn walk(
+    stage: &Stage,
+    task: Task,
+    number: u64,
+    chooser: &mut dyn Chooser,
+) -> Result<Walk, TaskError> {
     // A simulated walk never waits for anything; let others (Ctrl-C) have their turn.
     tokio::task::yield_now().await;
-    let team = stage.team();
-    let (gamma, reward) = (team.learner.discount, &team.reward);
-    let mut scene = stage.open(task);
-    let (mut agent, mut sender) = (team.agent_id(&team.start).expect("names were checked"), AgentId::ORIGIN);
-    let (mut discount, mut walk_return, mut handoffs) = (1.0, 0.0, 0);
-    let mut handoff = HandoffId::opening(EpisodeId(u128::from(number)));
-    let mut turns = vec![];
-    let stop = loop {
-        scene.arrive();
-        let regime = stage.regime(agent);
-        let operation = match regime {
-            Regime::Adaptable { .. } => chooser.operation(agent, &scene.observe_operations(agent, sender).1),
-            Regime::PreConfigured(_) => OperationId(0),
-        };
-        let decides_before = regime == Regime::PreConfigured(DecisionPoint::Before);
-        let mut decide = |scene: &Scene<'_>| {
-            let (situation, observation) = scene.observe(agent, sender);
-            let action = match observation.legal.is_empty() {
-                true => None,
-                false => chooser.successor(scene, agent, sender, &observation),
-            };
-            Turn { agent, situation, observation, action, operation, failure: None }
-        };
-        let before = decides_before.then(|| decide(&scene));
-        if before.as_ref().is_some_and(|turn| turn.action.is_none()) {
-            turns.extend(before);
-            break "no-successor";
-        }
-        let performance = scene.perform(agent, operation, handoff).await;
-        walk_return += discount * performance.reward;
-        if !decides_before {
-            discount *= gamma;
-        }
-        let mut turn = before.unwrap_or_else(|| decide(&scene));
-        turn.failure = performance.failure;
-        let action = turn.action;
-        turns.push(turn);
-        let Some(action) = action else { break "no-successor" };
-        let to = team.choice_name(agent, action);
-        if to == FINISH {
-            walk_return += discount * scene.conclude();
-            break "finished";
-        }
-        walk_return += discount * reward.handoff;
-        discount *= gamma;
-        if handoffs == team.run.max_handoffs {
-            break "max-handoffs";
-        }
-        handoffs += 1;
-        handoff = handoff.next(agent).expect("handoffs are limited");
-        (sender, agent) = (agent, team.agent_id(to).expect("names were checked"));
+    let mut way = Way {
+        stage,
+        scene: stage.open(task)?,
+        handoff: HandoffId::opening(EpisodeId(u128::from(number))),
+        start: String::new(),
+        turns: vec![],
+        acted: vec![],
+        earned: 0.0,
+        discount: 1.0,
     };
-    // What was not concluded has no quality, whatever it looks like.
-    let quality = if stop == "finished" { scene.quality() } else { Some(0.0) };
-    let totals = scene.totals();
-    let task = scene.task().id.clone();
-    let artifact = scene.artifact().clone();
-    Walk { task, turns, walk_return, quality, calls: totals.calls, failures: totals.failures, stop, artifact }
+    let stop = match stage.coordination() {
+        Some(_) => way.coordinated(chooser).await,
+        None => way.handed_on(chooser).await,
+    };
+    let concluded = !matches!(stop, "no-successor" | "max-handoffs");
+    let Way { scene, start, turns, acted, earned, .. } = way;
+    let Totals { calls, failures, tokens, .. } = scene.totals();
+    Ok(Walk {
+        task: scene.task().id.clone(),
+        start,
+        turns,
+        acted,
+        walk_return: earned,
+        // What was not concluded has no quality, whatever it looks like.
+        quality: if concluded { scene.quality() } else { Some(0.0) },
+        calls,
+        failures,
+        tokens,
+        stop,
+        concluded,
+        artifact: scene.result(),
+    })
+}
+
+/// A walk under way.
+struct Way<'s> {
+    stage: &'s Stage,
+    scene: Scene<'s>,
+    handoff: HandoffId,
+    start: String,
+    turns: Vec<Turn>,
+    acted: Vec<AgentId>,
+    earned: f64,
+    /// gamma^(primitive steps so far).
+    discount: f64,
+}
+
+impl Way<'_> {
+    fn earn(&mut self, reward: f64) {
+        self.earned += self.discount * reward;
+    }
+
+    /// Let a participant do its work; what went wrong, if anything did.
+    async fn perform(&mut self, participant: AgentId, operation: OperationId) -> Option<String> {
+        let performance = match self.scene.call(participant, operation, self.handoff) {
+            Some((agent, call)) => {
+                self.acted.push(agent);
+                let outcome = call.await;
+                self.scene.take(participant, operation, Some(outcome))
+            }
+            None => self.scene.take(participant, operation, None),
+        };
+        self.earn(performance.reward);
+        performance.failure
+    }
+
+    /// A coordinator invokes and skips until the task stops; returns why it did.
+    async fn coordinated(&mut self, chooser: &mut dyn Chooser) -> &'static str {
+        let coordinator = self.stage.start();
+        let mut sight = self.scene.arrive(coordinator, AgentId::ORIGIN);
+        self.start = self.scene.kind();
+        loop {
+            let Sight { name: situation, observation, .. } = sight;
+            let Some(operation) = chooser.operation(coordinator, &observation) else {
+                self.earn(self.scene.conclude());
+                return "finished";
+            };
+            let failure = self.perform(coordinator, operation).await;
+            let choice = self.stage.operation_name(coordinator, operation);
+            let agent = coordinator;
+            self.turns.push(Turn { agent, situation, observation, action: None, operation, choice, failure });
+            match self.scene.after(coordinator, AgentId::ORIGIN) {
+                After::Concluded(stop) => {
+                    self.earn(self.scene.conclude());
+                    return stop;
+                }
+                After::Operate(next) | After::HandOver(next) => sight = next,
+            }
+            self.discount *= self.stage.team().learner.discount;
+        }
+    }
+
+    /// Agents hand on until one of them finishes; returns why the task stopped.
+    async fn handed_on(&mut self, chooser: &mut dyn Chooser) -> &'static str {
+        let (stage, team) = (self.stage, self.stage.team());
+        let gamma = team.learner.discount;
+        let (mut agent, mut sender, mut handoffs) = (stage.start(), AgentId::ORIGIN, 0);
+        loop {
+            let sight = self.scene.arrive(agent, sender);
+            if handoffs == 0 {
+                self.start.clone_from(&sight.name);
+            }
+            let regime = stage.regime(agent);
+            let operation = match regime {
+                Regime::Adaptable { .. } => chooser.operation(agent, &sight.observation),
+                Regime::PreConfigured(_) => None,
+            };
+            let operation = operation.unwrap_or(OperationId(0));
+            let mut decide = |scene: &Scene<'_>, sight: Sight| {
+                let Sight { name: situation, observation, .. } = sight;
+                let action = match observation.legal.is_empty() {
+                    true => None,
+                    false => chooser.successor(scene, agent, sender, &observation),
+                };
+                let choice = action.map_or(String::new(), |a| team.choice_name(agent, a).to_owned());
+                Turn { agent, situation, observation, action, operation, choice, failure: None }
+            };
+            let decides_before = regime == Regime::PreConfigured(DecisionPoint::Before);
+            let before = decides_before.then(|| decide(&self.scene, sight));
+            if before.as_ref().is_some_and(|turn| turn.action.is_none()) {
+                self.turns.extend(before);
+                return "no-successor";
+            }
+            let failure = self.perform(agent, operation).await;
+            let mut turn = match (before, self.scene.after(agent, sender)) {
+                (Some(turn), _) => turn,
+                (None, After::HandOver(sight) | After::Operate(sight)) => {
+                    self.discount *= gamma;
+                    decide(&self.scene, sight)
+                }
+                (None, After::Concluded(stop)) => return stop,
+            };
+            turn.failure = failure;
+            let action = turn.action;
+            self.turns.push(turn);
+            let Some(action) = action else { return "no-successor" };
+            let to = team.choice_name(agent, action);
+            if to == FINISH {
+                self.earn(self.scene.conclude());
+                return "finished";
+            }
+            self.earn(team.reward.handoff);
+            self.discount *= gamma;
+            if handoffs == team.run.max_handoffs {
+                return "max-handoffs";
+            }
+            handoffs += 1;
+            self.handoff = self.handoff.next(agent).expect("handoffs are limited");
+            (sender, agent) = (agent, team.agent_id(to).expect("names were checked"));
+        }
+    }
 }
 
 /// A workflow with its walks over the evaluation tasks.
@@ -262,13 +385,24 @@ pub async fn evaluate(
     let mut greedy = Greedy { learners };
     let mut walks = vec![];
     for (number, task) in tasks.iter().enumerate() {
-        walks.push(walk(stage, task.clone(), number as u64, &mut greedy).await);
+        walks.push(walk(stage, task.clone(), number as u64, &mut greedy).await?);
         watch("learned");
     }
     arms.push(Arm { name: "learned".into(), kind: ArmKind::Learned, walks });
+    if stage.coordination().is_some() {
+        let mut walks = vec![];
+        for (number, task) in tasks.iter().enumerate() {
+            walks.push(walk(stage, task.clone(), number as u64, &mut InOrder).await?);
+            watch("in order");
+        }
+        arms.push(Arm { name: "in order".into(), kind: ArmKind::Fixed, walks });
+    }
     let single = team.agents.iter().map(|agent| WorkflowSpec {
         name: format!("{} alone", agent.name),
-        route: vec![agent.name.clone(), FINISH.into()],
+        route: match stage.coordination() {
+            Some(_) => vec![format!("only:{}", agent.name)],
+            None => vec![agent.name.clone(), FINISH.into()],
+        },
         repeat_until: None,
         rules: vec![],
     });
@@ -277,14 +411,15 @@ pub async fn evaluate(
     for (workflow, kind) in declared.chain(single.map(|workflow| (workflow, ArmKind::Single))) {
         let mut walks = vec![];
         for (number, task) in tasks.iter().enumerate() {
-            walks.push(walk(stage, task.clone(), number as u64, &mut Fixed::new(stage, &workflow)).await);
+            walks.push(walk(stage, task.clone(), number as u64, &mut Fixed::new(stage, &workflow)).await?);
             watch(&workflow.name);
             // A single agent that the start cannot reach, or that cannot conclude, is no candidate.
-            if kind == ArmKind::Single && number == 15 && walks.iter().all(|w| w.stop != "finished") {
+            let none = |w: &Walk| !w.concluded || w.acted.is_empty();
+            if kind == ArmKind::Single && number == 15 && walks.iter().all(none) {
                 break;
             }
         }
-        let complete = walks.len() == tasks.len() && walks.iter().any(|w| w.stop == "finished");
+        let complete = walks.len() == tasks.len() && walks.iter().any(|w| w.concluded && !w.acted.is_empty());
         let mean = walks.iter().map(|w| w.walk_return).sum::<f64>() / walks.len().max(1) as f64;
         let arm = Arm { name: workflow.name, kind, walks };
         match kind {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use relevo_core::ids::AgentId;
+use relevo_core::ids::{ActionId, AgentId};
 use serde::Serialize;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
         diagram::{Arrow, Diagram, Node, NodeKind, Panel},
         map::{DecisionMap, Row},
     },
+    stage::Stage,
     team::{FINISH, TeamSpec},
 };
 
@@ -219,14 +220,14 @@ impl Report {
 fn group(walks: &[Walk]) -> BTreeMap<String, Vec<usize>> {
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (i, walk) in walks.iter().enumerate() {
-        groups.entry(walk.start().to_owned()).or_default().push(i);
+        groups.entry(walk.start.clone()).or_default().push(i);
     }
     groups
 }
 
 fn route(team: &TeamSpec, walk: &Walk) -> Vec<String> {
-    let mut names: Vec<String> = walk.turns.iter().map(|t| team.agent_name(t.agent).to_owned()).collect();
-    names.push(if walk.stop == "finished" { FINISH } else { walk.stop }.to_owned());
+    let mut names: Vec<String> = walk.acted.iter().map(|a| team.agent_name(*a).to_owned()).collect();
+    names.push(if walk.concluded { FINISH } else { walk.stop }.to_owned());
     names
 }
 
@@ -261,24 +262,24 @@ pub fn diagram(team: &TeamSpec, report: &Report, learned: &Arm) -> Diagram {
     let hidden = groups.len().saturating_sub(PANELS_MAX);
     groups.truncate(PANELS_MAX);
     groups.sort();
-    let start = team.agent_id(&team.start).expect("names were checked");
+    let start = team.agent_id(&team.start);
     let panels = groups.into_iter().map(|(caption, tasks)| {
         let mut nodes: Vec<Node> = (0..team.agents.len() as u32)
             .map(AgentId)
             .map(|id| Node {
                 name: team.agent_name(id).to_owned(),
-                kind: if id == start { NodeKind::Start } else { NodeKind::Agent },
+                kind: if Some(id) == start { NodeKind::Start } else { NodeKind::Agent },
             })
             .collect();
         let finish = nodes.len();
         nodes.push(Node { name: FINISH.to_owned(), kind: NodeKind::Finish });
         let mut counts: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         for walk in tasks.iter().map(|i| &learned.walks[*i]) {
-            for pair in walk.turns.windows(2) {
-                *counts.entry((pair[0].agent.0 as usize, pair[1].agent.0 as usize)).or_default() += 1;
+            for pair in walk.acted.windows(2) {
+                *counts.entry((pair[0].0 as usize, pair[1].0 as usize)).or_default() += 1;
             }
-            if let (Some(last), "finished") = (walk.turns.last(), walk.stop) {
-                *counts.entry((last.agent.0 as usize, finish)).or_default() += 1;
+            if let (Some(last), true) = (walk.acted.last(), walk.concluded) {
+                *counts.entry((last.0 as usize, finish)).or_default() += 1;
             }
         }
         let arrows = counts.into_iter().map(|((from, to), n)| {
@@ -300,15 +301,17 @@ pub fn diagram(team: &TeamSpec, report: &Report, learned: &Arm) -> Diagram {
 /// Situations drawn in a decision map; the most frequent ones.
 const ROWS_MAX: usize = 24;
 
-/// What the team does in each situation, all agents together.
-pub fn decision_map(team: &TeamSpec, learned: &Arm) -> DecisionMap {
-    let mut choices: Vec<String> = team.agents.iter().map(|a| a.name.clone()).collect();
+/// What the team does in each situation, all participants together.
+pub fn decision_map(stage: &Stage, learned: &Arm) -> DecisionMap {
+    let team = stage.team();
+    let mut choices: Vec<String> = match stage.coordination() {
+        Some(c) => (0..c.width() as u32).map(|column| c.column_name(ActionId(column))).collect(),
+        None => team.agents.iter().map(|a| a.name.clone()).collect(),
+    };
     choices.push(FINISH.to_owned());
     let mut counts: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for turn in learned.walks.iter().flat_map(|w| &w.turns) {
-        let Some(action) = turn.action else { continue };
-        let name = team.choice_name(turn.agent, action);
-        let column = choices.iter().position(|c| c == name).expect("a choice is an agent or the end");
+        let Some(column) = choices.iter().position(|c| *c == turn.choice) else { continue };
         counts.entry(&turn.situation).or_insert_with(|| vec![0; choices.len()])[column] += 1;
     }
     let mut rows: Vec<Row> = counts

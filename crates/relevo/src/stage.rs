@@ -10,32 +10,52 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use relevo_core::{
-    ids::{AgentId, HandoffId, OperationId},
-    learner::Regime,
-    observation::{ActionSet, Observation},
-    units::Usage,
+    ids::{ActionId, AgentId, HandoffId, OperationId},
+    learner::{Estimator, LocalSpec, Regime},
+    observation::{ActionSet, Features, Observation, Signature},
+    pools::PooledSpec,
+    protocol::ParticipantSpec,
+    units::{UnitError, Usage},
 };
 
 use crate::{
     agent::{
-        Agent, Ending, HandoffLabel, OperationCall, Outcome,
+        Agent, Failure, HandoffLabel, OperationCall, Outcome,
         process::{Brief, ProcessAgent},
     },
     artifact::{Artifact, Facts},
+    coordinate::{
+        coordination::Coordination,
+        plan::Move,
+        progress::{Decision, Progress, Reply, Stand},
+    },
     interface::{Situation, View},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{TeamSpec, nearest},
+    team::{EstimatorSection, FINISH, TeamSpec, nearest},
 };
 
 /// A team with everything that it takes to act: programs or a simulated world, and tasks.
 pub struct Stage {
     team: TeamSpec,
-    views: Vec<View>,
-    regimes: Vec<Regime>,
+    deciders: Deciders,
     agents: Vec<Arc<dyn Agent>>,
     tasks: Arc<dyn TaskSource>,
     clock: Clock,
 }
+
+/// Who decides in a team.
+enum Deciders {
+    /// Every agent for itself, by what it sees.
+    Agents { views: Vec<View>, regimes: Vec<Regime> },
+    /// One coordinator, whose operations invoke the agents, or skip them.
+    Coordinator(Arc<Coordination>),
+}
+
+/// What an agent with only one operation calls it.
+const DEFAULT: &str = "default";
+
+/// The participant of a coordinated team.
+pub const COORDINATOR: &str = "coordinator";
 
 /// Milliseconds since a moment that stays the same.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -81,11 +101,16 @@ impl Stage {
             (None, Some(world)) => world,
             (None, None) => return Err(TaskError("the team has neither tasks nor a simulated world".into())),
         };
-        let views = team.agents.iter().map(|a| View::new(a, &team.learner.estimator)).collect();
-        let regimes = team.agents.iter().map(|a| team.regime(a)).collect();
+        let deciders = match &team.coordinator {
+            Some(_) => Deciders::Coordinator(Arc::new(Coordination::of(&team).map_err(TaskError)?)),
+            None => Deciders::Agents {
+                views: team.agents.iter().map(|a| View::new(a, &team.learner.estimator)).collect(),
+                regimes: team.agents.iter().map(|a| team.regime(a)).collect(),
+            },
+        };
         let began = Instant::now();
         let clock: Clock = Arc::new(move || began.elapsed().as_millis() as u64);
-        Ok(Stage { team, views, regimes, agents, tasks, clock })
+        Ok(Stage { team, deciders, agents, tasks, clock })
     }
 
     /// The same stage by another clock.
@@ -108,9 +133,73 @@ impl Stage {
         &*self.tasks
     }
 
-    /// What an agent learns, and when it chooses.
-    pub fn regime(&self, agent: AgentId) -> Regime {
-        self.regimes[agent.0 as usize]
+    /// What a participant learns, and when it chooses.
+    pub fn regime(&self, participant: AgentId) -> Regime {
+        match &self.deciders {
+            Deciders::Agents { regimes, .. } => regimes[participant.0 as usize],
+            Deciders::Coordinator(coordination) => {
+                Regime::Adaptable { operations: coordination.width() as u32 }
+            }
+        }
+    }
+
+    /// The coordination of a coordinated team.
+    pub fn coordination(&self) -> Option<&Arc<Coordination>> {
+        match &self.deciders {
+            Deciders::Agents { .. } => None,
+            Deciders::Coordinator(coordination) => Some(coordination),
+        }
+    }
+
+    /// The participants of a run of `episodes`, with their names: the agents, or the coordinator.
+    pub fn participants(&self, episodes: u64) -> Result<Vec<(&str, ParticipantSpec)>, UnitError> {
+        match &self.deciders {
+            Deciders::Coordinator(coordination) => {
+                let mut spec = self.team.participant(AgentId(0), episodes)?;
+                if let Estimator::Pooled(pooled) = spec.learner.estimator.clone() {
+                    let estimator = Estimator::Pooled(PooledSpec { groups: coordination.groups(), ..pooled });
+                    let step = spec.learner.step;
+                    spec.learner.local = Some(LocalSpec { estimator, step, replay: None });
+                }
+                Ok(vec![(COORDINATOR, spec)])
+            }
+            Deciders::Agents { .. } => {
+                let agents = self.team.agents.iter().zip((0..).map(AgentId));
+                agents.map(|(a, id)| Ok((a.name.as_str(), self.team.participant(id, episodes)?))).collect()
+            }
+        }
+    }
+
+    /// The name of a participant.
+    pub fn participant_name(&self, participant: AgentId) -> &str {
+        match &self.deciders {
+            Deciders::Coordinator(_) if participant != AgentId::ORIGIN => COORDINATOR,
+            _ => self.team.agent_name(participant),
+        }
+    }
+
+    /// With whom every task begins.
+    pub fn start(&self) -> AgentId {
+        match &self.deciders {
+            Deciders::Coordinator(_) => AgentId(0),
+            Deciders::Agents { .. } => self.team.agent_id(&self.team.start).expect("names were checked"),
+        }
+    }
+
+    /// The columns of a participant's tables by name: successors, and operations if it has several.
+    pub fn columns(&self, participant: AgentId) -> (Vec<String>, Vec<String>) {
+        match &self.deciders {
+            Deciders::Coordinator(c) => {
+                let columns = (0..c.width() as u32).map(|column| c.column_identity(ActionId(column)));
+                (vec![FINISH.to_owned()], columns.collect())
+            }
+            Deciders::Agents { .. } => {
+                let agent = &self.team.agents[participant.0 as usize];
+                let adaptable = matches!(self.regime(participant), Regime::Adaptable { .. });
+                let operations = if adaptable { agent.operations.clone() } else { vec![] };
+                (agent.handoffs.iter().map(|h| h.to().to_owned()).collect(), operations)
+            }
+        }
     }
 
     /// Whether calls leave this process, so that their records must be durable before.
@@ -118,28 +207,49 @@ impl Stage {
         self.team.agents.iter().any(|a| a.command.is_some())
     }
 
+    /// The name of an operation of a participant.
+    pub fn operation_name(&self, participant: AgentId, operation: OperationId) -> String {
+        match &self.deciders {
+            Deciders::Coordinator(c) => c.column_name(ActionId(operation.0)),
+            Deciders::Agents { .. } => self.operation(participant, operation).to_owned(),
+        }
+    }
+
     /// Whether calls of this agent leave the process.
     pub fn leaves_process(&self, agent: AgentId) -> bool {
         self.team.agents[agent.0 as usize].command.is_some()
     }
 
-    /// The names of an agent and of one of its operations.
-    fn operation(&self, agent: AgentId, operation: OperationId) -> (&str, &str) {
-        let spec = &self.team.agents[agent.0 as usize];
-        (&spec.name, spec.operations.get(operation.0 as usize).map_or("default", String::as_str))
+    /// What a coordinator sees.
+    fn sight(&self, decision: Decision) -> Sight {
+        let mut observation = decision.observation();
+        if matches!(self.team.learner.estimator, EstimatorSection::Pooled { .. }) {
+            let coarser = decision.coarser.iter().map(|name| Signature::of_name(name));
+            observation.features = Features::Coarser(coarser.collect());
+        }
+        Sight { name: decision.name, observation, masked: decision.masked }
+    }
+
+    /// The name of an operation of an agent that decides for itself.
+    fn operation(&self, agent: AgentId, operation: OperationId) -> &str {
+        let operations = &self.team.agents[agent.0 as usize].operations;
+        operations.get(operation.0 as usize).map_or(DEFAULT, String::as_str)
     }
 
     /// Bring a task before the team.
-    pub fn open(&self, task: Task) -> Scene<'_> {
-        let artifact = task.artifact.clone();
-        Scene {
-            stage: self,
-            task,
-            artifact,
-            own: BTreeMap::new(),
-            last: Called::default(),
-            totals: Totals::default(),
-        }
+    pub fn open(&self, task: Task) -> Result<Scene<'_>, TaskError> {
+        let mut artifact = task.artifact.clone();
+        let progress = match &self.deciders {
+            Deciders::Agents { .. } => None,
+            Deciders::Coordinator(coordination) => {
+                let progress = Progress::open(coordination, &artifact.facts, &artifact.payload);
+                let progress = progress.map_err(|e| TaskError(format!("task {}: {e}", task.id)))?;
+                artifact.payload = progress.payload().into();
+                Some(progress)
+            }
+        };
+        let (own, last, totals) = Default::default();
+        Ok(Scene { stage: self, task, artifact, progress, own, last, totals })
     }
 }
 
@@ -169,8 +279,30 @@ impl Default for Called {
     }
 }
 
-/// What a call led to.
+/// What a participant sees, and under which name.
+#[derive(Clone, Debug, Default)]
+pub struct Sight {
+    /// The readable name of the situation.
+    pub name: String,
+    /// All that the participant is told of it.
+    pub observation: Observation,
+    /// Choices that would be admissible, but for a guard that is named.
+    pub masked: Vec<(ActionId, &'static str)>,
+}
+
+/// What follows an operation.
 #[derive(Clone, Debug)]
+pub enum After {
+    /// Another operation is chosen.
+    Operate(Sight),
+    /// The successor is chosen.
+    HandOver(Sight),
+    /// The task has stopped, for this reason, and is judged.
+    Concluded(&'static str),
+}
+
+/// What a call led to.
+#[derive(Clone, Debug, Default)]
 pub struct Performance {
     /// r: the price of the call and what the agent itself reports.
     pub reward: f64,
@@ -185,6 +317,8 @@ pub struct Scene<'s> {
     stage: &'s Stage,
     task: Task,
     artifact: Artifact,
+    /// How far a coordinated task got.
+    progress: Option<Progress>,
     /// Private facts, by agent: kept for the task, never handed on.
     own: BTreeMap<AgentId, Facts>,
     last: Called,
@@ -202,21 +336,24 @@ impl<'s> Scene<'s> {
         &self.artifact
     }
 
+    /// The kind of task that a coordinator has before it: its regime, and the facts that tell tasks apart.
+    pub fn kind(&self) -> String {
+        self.progress.as_ref().map_or(String::new(), Progress::kind)
+    }
+
     /// What it has cost so far.
     pub fn totals(&self) -> Totals {
         self.totals
     }
 
-    /// Control arrives at the next agent.
-    pub fn arrive(&mut self) {
-        self.last = Called::default();
-    }
-
-    /// The situation of `agent`, to which `sender` handed over.
+    /// The situation of `agent`, to which `sender` handed over, in a team whose agents decide for themselves.
     pub fn situation(&self, agent: AgentId, sender: AgentId) -> Situation<'_> {
         const NOTHING: &Facts = &Facts::new();
+        let Deciders::Agents { views, .. } = &self.stage.deciders else {
+            unreachable!("agents of a coordinated team see no situations");
+        };
         Situation {
-            view: &self.stage.views[agent.0 as usize],
+            view: &views[agent.0 as usize],
             own: self.own.get(&agent).unwrap_or(NOTHING),
             sender: self.stage.team.agent_name(sender),
             ended: self.last.ended,
@@ -224,34 +361,82 @@ impl<'s> Scene<'s> {
         }
     }
 
-    /// What `agent` sees now, with its readable name.
-    pub fn observe(&self, agent: AgentId, sender: AgentId) -> (String, Observation) {
-        let situation = self.situation(agent, sender);
-        let name = situation.name(&self.artifact);
-        let observation = situation.observation(&name, situation.legal(&self.artifact));
-        (name, observation)
+    /// Control arrives at a participant, and this is what it sees: to choose an operation from, or a successor where it
+    /// has but one operation.
+    pub fn arrive(&mut self, participant: AgentId, sender: AgentId) -> Sight {
+        self.last = Called::default();
+        if let Some(progress) = &self.progress {
+            return match progress.stand() {
+                Stand::Decide(decision) => self.stage.sight(decision),
+                Stand::Stop(_) => Sight::default(),
+            };
+        }
+        let situation = self.situation(participant, sender);
+        let legal = match self.stage.regime(participant) {
+            Regime::Adaptable { operations } => ActionSet::all(operations as usize),
+            Regime::PreConfigured(_) => situation.legal(&self.artifact),
+        };
+        self.sight(&situation, legal)
     }
 
-    /// What `agent` sees when it chooses among its own operations.
-    pub fn observe_operations(&self, agent: AgentId, sender: AgentId) -> (String, Observation) {
-        let situation = self.situation(agent, sender);
-        let name = situation.name(&self.artifact);
-        let operations = self.stage.team.agents[agent.0 as usize].operations.len();
-        let observation = situation.observation(&name, ActionSet::all(operations));
-        (name, observation)
+    /// What follows an operation of a participant.
+    pub fn after(&self, participant: AgentId, sender: AgentId) -> After {
+        if let Some(progress) = &self.progress {
+            return match progress.stand() {
+                Stand::Decide(decision) => After::Operate(self.stage.sight(decision)),
+                Stand::Stop(reason) => After::Concluded(reason.word()),
+            };
+        }
+        let situation = self.situation(participant, sender);
+        After::HandOver(self.sight(&situation, situation.legal(&self.artifact)))
     }
 
-    /// The call by which `agent` does its work.
-    pub fn call(&self, agent: AgentId, operation: OperationId, handoff: HandoffId) -> BoxFuture<'s, Outcome> {
+    fn sight(&self, situation: &Situation<'_>, legal: ActionSet) -> Sight {
+        let name = situation.name(&self.artifact);
+        let observation = situation.observation(&name, legal);
+        Sight { name, observation, masked: vec![] }
+    }
+
+    /// Whom an operation of a participant calls, and the call; `None` where it skips somebody.
+    pub fn call(
+        &self,
+        participant: AgentId,
+        operation: OperationId,
+        handoff: HandoffId,
+    ) -> Option<(AgentId, BoxFuture<'s, Outcome>)> {
         let stage = self.stage;
+        let (agent, operation) = match &stage.deciders {
+            Deciders::Agents { .. } => (participant, stage.operation(participant, operation)),
+            Deciders::Coordinator(c) => match c.move_of(ActionId(operation.0)) {
+                Move::Skip(_) => return None,
+                Move::Invoke(cell) | Move::Only(cell) => (AgentId(cell as u32), DEFAULT),
+            },
+        };
         let (performer, artifact) = (&stage.agents[agent.0 as usize], self.artifact.clone());
-        let (agent, operation) = stage.operation(agent, operation);
-        let call = OperationCall { agent, operation, handoff: HandoffLabel(handoff.to_string()) };
-        Box::pin(async move { performer.perform(&call, artifact).await })
+        let call = OperationCall {
+            agent: &stage.team.agents[agent.0 as usize].name,
+            operation,
+            handoff: HandoffLabel(match &self.progress {
+                // A coordinator calls several agents in one handoff.
+                Some(progress) => format!("{handoff}.{}", progress.steps()),
+                None => handoff.to_string(),
+            }),
+        };
+        Some((agent, Box::pin(async move { performer.perform(&call, artifact).await })))
     }
 
-    /// Take what came of such a call.
-    pub fn take(&mut self, agent: AgentId, operation: OperationId, outcome: Outcome) -> Performance {
+    /// Take what came of such a call; nothing, where somebody was skipped.
+    pub fn take(
+        &mut self,
+        participant: AgentId,
+        operation: OperationId,
+        outcome: Option<Outcome>,
+    ) -> Performance {
+        let Some(outcome) = outcome else {
+            let progress = self.progress.as_mut().expect("only a coordinator skips");
+            progress.skip(ActionId(operation.0));
+            return Performance::default();
+        };
         let reward = &self.stage.team.reward;
         // r = price of a call + tokens / 1000 * their price + money * its weight + what the agent measured
         let used = outcome.tokens as f64 / 1000.0 * reward.tokens + outcome.money * reward.money;
@@ -260,11 +445,29 @@ impl<'s> Scene<'s> {
             usage: Usage { tokens: outcome.tokens, failures: 0 },
             failure: None,
         };
-        self.artifact = outcome.artifact;
-        self.own.entry(agent).or_default().extend(outcome.private);
-        let (_, operation) = self.stage.operation(agent, operation);
-        self.last = Called { ended: "done", operation: operation.to_owned() };
-        if let Ending::Failed(failure) = outcome.ending {
+        let mut failure = outcome.failure().cloned();
+        match &mut self.progress {
+            None => {
+                self.artifact = outcome.artifact;
+                self.own.entry(participant).or_default().extend(outcome.private);
+                let operation = self.stage.operation(participant, operation).to_owned();
+                self.last = Called { ended: "done", operation };
+            }
+            Some(progress) => {
+                let reply = match failure {
+                    None => Reply::Document(&outcome.artifact.payload),
+                    Some(_) => Reply::Failed,
+                };
+                if let Err(e) = progress.performed(ActionId(operation.0), reply) {
+                    failure = Some(Failure::Garbage(e.to_string()));
+                }
+                if failure.is_none() {
+                    self.artifact.facts = outcome.artifact.facts;
+                }
+                self.artifact.payload = progress.payload().into();
+            }
+        }
+        if let Some(failure) = failure {
             self.last.ended = failure.kind().word();
             performance.reward += reward.failure;
             performance.usage.failures = 1;
@@ -280,20 +483,32 @@ impl<'s> Scene<'s> {
         performance
     }
 
-    /// Let `agent` do its work.
+    /// Let a participant do its work.
     pub async fn perform(
         &mut self,
-        agent: AgentId,
+        participant: AgentId,
         operation: OperationId,
         handoff: HandoffId,
     ) -> Performance {
-        let outcome = self.call(agent, operation, handoff).await;
-        self.take(agent, operation, outcome)
+        let outcome = match self.call(participant, operation, handoff) {
+            Some((_, call)) => Some(call.await),
+            None => None,
+        };
+        self.take(participant, operation, outcome)
+    }
+
+    /// What comes out: the artifact, or in a coordinated team the answer in it.
+    pub fn result(&self) -> Artifact {
+        let mut result = self.artifact.clone();
+        if let Some(progress) = &self.progress {
+            result.payload = progress.result().into();
+        }
+        result
     }
 
     /// The quality of what came out, in [0, 1], if it can be known.
     pub fn quality(&self) -> Option<f64> {
-        self.stage.tasks.quality(&self.task, &self.artifact)
+        self.stage.tasks.quality(&self.task, &self.result())
     }
 
     /// The reward of concluding the task now.

@@ -145,7 +145,7 @@ fn report(
     write_file(&out.join("report.txt"), &text)?;
     let diagram = report::diagram(stage.team(), &report, &arms[0]);
     write_file(&out.join("handoffs.svg"), picture::diagram::svg(&diagram))?;
-    let map = report::decision_map(stage.team(), &arms[0]);
+    let map = report::decision_map(stage, &arms[0]);
     write_file(&out.join("decisions.svg"), picture::map::svg(&map))?;
     let curve = report::curve(stage.team(), session.returns(), &report);
     write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;

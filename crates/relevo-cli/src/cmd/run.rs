@@ -6,8 +6,13 @@ use clap::Args;
 use relevo::{
     evaluate::{Greedy, Turn, walk},
     report::table,
+    stage::Stage,
 };
-use relevo_core::{learner::Learner, record::Table};
+use relevo_core::{
+    ids::OperationId,
+    learner::{Learner, Regime},
+    record::Table,
+};
 
 use super::{Fault, print};
 use crate::world;
@@ -41,15 +46,15 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     };
     let walk = runtime.block_on(async {
         tokio::select! {
-            walk = walk(&stage, task, 0, &mut greedy) => Ok(walk),
-            () = interrupted => Err("interrupted; the running program was ended"),
+            walk = walk(&stage, task, 0, &mut greedy) => walk.map_err(Fault::from),
+            () = interrupted => Err("interrupted; the running program was ended".into()),
         }
     })?;
     let mut rows = vec![["", "agent", "saw", "handed to", "because"].map(str::to_owned).to_vec()];
     for (i, turn) in walk.turns.iter().enumerate() {
-        let to = match turn.action {
-            Some(action) => stage.team().choice_name(turn.agent, action),
-            None => "nobody: no choice was admissible",
+        let to = match turn.choice.as_str() {
+            "" => "nobody: no choice was admissible",
+            name => name,
         };
         rows.push(vec![
             (i + 1).to_string(),
@@ -62,11 +67,11 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     let mut text = table(&rows);
     for turn in &walk.turns {
         if let Some(failure) = &turn.failure {
-            text += &format!("  {}: {failure}\n", stage.team().agent_name(turn.agent));
+            text += &format!("  {}: {failure}\n", actor(&stage, turn));
         }
     }
     let quality = match walk.quality {
-        Some(q) if walk.stop == "finished" => format!("quality {q}"),
+        Some(q) if walk.concluded => format!("quality {q}"),
         Some(_) => "not concluded".to_owned(),
         None => "quality unknown: nothing to compare with".to_owned(),
     };
@@ -80,36 +85,38 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
             .map_err(|e| format!("{}: it cannot be written: {e}", output.display()))?;
         say!("what came out is in {}", output.display());
     }
-    Ok(if walk.stop == "finished" && walk.quality != Some(0.0) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(2)
-    })
+    Ok(if walk.concluded && walk.quality != Some(0.0) { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
 /// Who acted, and how, if there was a choice.
-fn actor(stage: &relevo::stage::Stage, turn: &Turn) -> String {
-    let agent = &stage.team().agents[turn.agent.0 as usize];
-    match agent.operations.get(turn.operation.0 as usize) {
-        Some(operation) if agent.operations.len() > 1 => format!("{} ({operation})", agent.name),
-        _ => agent.name.clone(),
+fn actor(stage: &Stage, turn: &Turn) -> String {
+    let name = stage.participant_name(turn.agent);
+    match stage.regime(turn.agent) {
+        Regime::Adaptable { .. } if stage.coordination().is_none() => {
+            format!("{name} ({})", stage.operation_name(turn.agent, turn.operation))
+        }
+        _ => name.to_owned(),
     }
 }
 
 /// The values that were compared, the best first.
-fn because(stage: &relevo::stage::Stage, learner: &Learner, turn: &Turn) -> String {
-    let values = learner.values(Table::Successors, &turn.observation);
-    let graph = learner.graph(Table::Successors).expect("every learner has successors");
-    let Some(edges) = graph.edges(turn.observation.signature) else {
-        return "never seen before: the first admissible choice".to_owned();
-    };
+fn because(stage: &Stage, learner: &Learner, turn: &Turn) -> String {
+    let table = if stage.coordination().is_some() { Table::Operations } else { Table::Successors };
+    let values = learner.values(table, &turn.observation);
+    let graph = learner.graph(table).expect("a coordinator has operations, and every learner successors");
     let mut choices: Vec<_> = turn.observation.legal.iter().map(|a| (values[a.index()], a)).collect();
     if choices.len() == 1 {
         return "the only admissible choice".to_owned();
     }
+    let Some(edges) = graph.edges(turn.observation.signature) else {
+        return "never seen before".to_owned();
+    };
     choices.sort_by(|a, b| b.0.total_cmp(&a.0));
     let shown = choices.iter().take(3).map(|(value, a)| {
-        let name = stage.team().choice_name(turn.agent, *a);
+        let name = match table {
+            Table::Operations => stage.operation_name(turn.agent, OperationId(a.0)),
+            Table::Successors => stage.team().choice_name(turn.agent, *a).to_owned(),
+        };
         format!("{name} {value:.3} ({})", edges[a.index()].visits)
     });
     let rest = choices.len().saturating_sub(3);

@@ -171,6 +171,16 @@ impl Progress {
         self.regime
     }
 
+    /// The kind of task with the facts that tell tasks apart, readable.
+    pub fn kind(&self) -> String {
+        let names = self.coordination.signature().facts.iter();
+        let facts = names.zip(&self.facts).map(|(name, value)| match value {
+            Some(value) => format!(" {name}={value}"),
+            None => format!(" {name}=-"),
+        });
+        format!("regime={}{}", self.regime.name(), facts.collect::<String>())
+    }
+
     /// The document as it is now; within a branch, the branch's own.
     pub fn document(&self) -> &Document {
         &self.work.document

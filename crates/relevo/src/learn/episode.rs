@@ -16,7 +16,7 @@ use relevo_core::{
 use super::{Crew, EpisodeEnd, LearnError};
 use crate::{
     agent::Outcome,
-    stage::{Scene, Stage},
+    stage::{After, Scene, Sight, Stage},
     team::CreditSection,
 };
 
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Call<'s> {
     /// The handoff that activated the participant.
     pub(super) handoff: HandoffId,
-    /// Who is called.
+    /// Who is called, by its place in the team file.
     pub(super) agent: AgentId,
     /// With which operation.
     pub(super) operation: OperationId,
@@ -79,9 +79,8 @@ impl<'s> Episode<'s> {
         let todo = VecDeque::new();
         let mut episode =
             Episode { stage, scene, number, todo, calling: None, end, discount: 1.0, replans: None };
-        let start = stage.team().agent_id(&stage.team().start).expect("names were checked");
         let id = HandoffId::opening(EpisodeId(u128::from(number)));
-        episode.deliver(crew, Handoff { id, to: start, clock: number })?;
+        episode.deliver(crew, Handoff { id, to: stage.start(), clock: number })?;
         Ok(episode)
     }
 
@@ -116,8 +115,12 @@ impl<'s> Episode<'s> {
             Effect::Value { to, message } => self.tell(crew, to, Event::Valued(message))?,
             Effect::Perform { handoff, operation, .. } => {
                 self.calling = Some((agent, effect));
-                let outcome = self.scene.call(agent, operation, handoff);
-                return Ok(Step::Call(Call { handoff, agent, operation, outcome }));
+                match self.scene.call(agent, operation, handoff) {
+                    Some((agent, outcome)) => {
+                        return Ok(Step::Call(Call { handoff, agent, operation, outcome }));
+                    }
+                    None => self.called(crew, None)?,
+                }
             }
             Effect::Send(handoff) => {
                 self.earn(self.stage.team().reward.handoff);
@@ -148,20 +151,43 @@ impl<'s> Episode<'s> {
     }
 
     /// The call that the episode waited for has come back.
-    pub(super) fn called(&mut self, crew: &mut Crew, outcome: Outcome) -> Result<(), LearnError> {
+    pub(super) fn called(
+        &mut self,
+        crew: &mut Crew,
+        outcome: Option<(AgentId, Outcome)>,
+    ) -> Result<(), LearnError> {
         let Some((agent, Effect::Perform { handoff, operation, .. })) = self.calling.take() else {
             unreachable!("an outcome is given to an episode that waits for it");
         };
-        let performance = self.scene.take(agent, operation, outcome);
+        if let (Some((performer, _)), Some(_)) = (&outcome, self.stage.coordination()) {
+            self.end.path.push(*performer);
+        }
+        let performance = self.scene.take(agent, operation, outcome.map(|(_, outcome)| outcome));
         self.earn(performance.reward);
         // Chosen before, a handover and the end belong to the same primitive step as the operation.
-        if self.stage.regime(agent) != Regime::PreConfigured(DecisionPoint::Before) {
+        let decided_before = self.stage.regime(agent) == Regime::PreConfigured(DecisionPoint::Before);
+        let (mut reward, mut next) = (performance.reward, Next::Committed);
+        if !decided_before {
+            next = match self.scene.after(agent, handoff.from) {
+                After::Operate(sight) => Next::Operate(self.look(crew, sight)),
+                After::HandOver(sight) if sight.observation.legal.is_empty() => {
+                    self.end.stop = "no-successor";
+                    Next::Ended
+                }
+                After::HandOver(sight) => Next::HandOver(self.look(crew, sight)),
+                After::Concluded(stop) => {
+                    let judged = self.scene.conclude();
+                    self.earn(judged);
+                    reward += judged;
+                    self.end.stop = stop;
+                    Next::Ended
+                }
+            };
             self.discount *= self.stage.team().learner.discount;
         }
-        let next = self.next(crew, agent, handoff);
         let reward = match next {
-            Next::Ended => self.closing(performance.reward)?,
-            _ => self.finite(performance.reward)?,
+            Next::Ended => self.closing(reward)?,
+            _ => self.finite(reward)?,
         };
         let usage = performance.usage;
         self.tell(crew, agent, Event::Performed { handoff, reward, tau: Tau::ONE, usage, next })
@@ -196,13 +222,9 @@ impl<'s> Episode<'s> {
     /// Control arrives at an agent.
     fn deliver(&mut self, crew: &mut Crew, handoff: Handoff) -> Result<(), LearnError> {
         let (to, sender) = (handoff.to, handoff.id.from);
-        self.scene.arrive();
-        let (name, observation) = match self.stage.regime(to) {
-            Regime::Adaptable { .. } => self.scene.observe_operations(to, sender),
-            Regime::PreConfigured(_) => self.scene.observe(to, sender),
-        };
+        let sight = self.scene.arrive(to, sender);
         let decides_now = self.stage.regime(to) == Regime::PreConfigured(DecisionPoint::Before);
-        if decides_now && observation.legal.is_empty() {
+        if decides_now && sight.observation.legal.is_empty() {
             self.end.stop = "no-successor";
             if sender != AgentId::ORIGIN {
                 let reward = self.closing(0.0)?;
@@ -210,33 +232,23 @@ impl<'s> Episode<'s> {
             }
             return Ok(());
         }
-        self.end.path.push(to);
-        self.note(crew, name, &observation);
+        if self.stage.coordination().is_none() {
+            self.end.path.push(to);
+        }
+        let observation = self.look(crew, sight);
         self.tell(crew, to, Event::Received { handoff, observation })
     }
 
-    /// What follows an operation of `agent`, which `handoff` activated.
-    fn next(&mut self, crew: &mut Crew, agent: AgentId, handoff: HandoffId) -> Next {
-        if self.stage.regime(agent) == Regime::PreConfigured(DecisionPoint::Before) {
-            return Next::Committed;
-        }
-        let (name, observation) = self.scene.observe(agent, handoff.from);
-        if observation.legal.is_empty() {
-            self.end.stop = "no-successor";
-            return Next::Ended;
-        }
-        self.note(crew, name, &observation);
-        Next::HandOver(observation)
-    }
-
-    /// Have the name of a signature recorded when it is first met.
-    fn note(&mut self, crew: &mut Crew, name: String, observation: &Observation) {
+    /// A participant looks at something: its name is recorded when it is first met.
+    fn look(&mut self, crew: &mut Crew, sight: Sight) -> Observation {
+        let Sight { name, observation, .. } = sight;
         let signature = observation.signature;
         if let Vacancy::Vacant(vacant) = crew.names.entry(signature) {
             let record = Record::Named { signature, name: name.clone() };
             self.todo.push_back((AgentId::ORIGIN, Effect::Record(record)));
             vacant.insert(name);
         }
+        observation
     }
 
     /// The name of a signature has been recorded already.
@@ -251,7 +263,7 @@ impl<'s> Episode<'s> {
         let mut effects = vec![];
         crew.participants[i].apply(event, &mut crew.rngs[i], &mut effects).map_err(|source| {
             LearnError::Protocol {
-                agent: self.stage.team().agent_name(agent).to_owned(),
+                agent: self.stage.participant_name(agent).to_owned(),
                 episode: self.number,
                 source,
             }

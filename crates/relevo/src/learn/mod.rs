@@ -19,7 +19,7 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use relevo_core::{
     Rng,
     ids::{AgentId, HandoffId, OperationId},
-    learner::Regime,
+    learner::SpecError,
     observation::Signature,
     policy_file::{AgentPolicy, PolicyFile, Source, hex},
     protocol::{Participant, ProtocolError},
@@ -153,15 +153,15 @@ struct Crew {
 
 impl Crew {
     fn new(stage: &Stage, config: RunConfig) -> Result<Self, LearnError> {
-        let team = stage.team();
+        let specs = stage
+            .participants(config.episodes)
+            .map_err(|e| LearnError::Spec { agent: stage.team().name.clone(), message: e.to_string() })?;
         let (mut participants, mut rngs) = (vec![], vec![]);
-        for (i, agent) in team.agents.iter().enumerate() {
-            let fail = |message: String| LearnError::Spec { agent: agent.name.clone(), message };
-            let spec =
-                team.participant(AgentId(i as u32), config.episodes).map_err(|e| fail(e.to_string()))?;
-            let mut initial = Rng::stream(config.seed, &format!("initial/{}", agent.name));
-            participants.push(Participant::new(spec, &mut initial).map_err(|e| fail(e.to_string()))?);
-            rngs.push(Rng::stream(config.seed, &format!("policy/{}", agent.name)));
+        for (name, spec) in specs {
+            let fail = |e: SpecError| LearnError::Spec { agent: name.to_owned(), message: e.to_string() };
+            let mut initial = Rng::stream(config.seed, &format!("initial/{name}"));
+            participants.push(Participant::new(spec, &mut initial).map_err(fail)?);
+            rngs.push(Rng::stream(config.seed, &format!("policy/{name}")));
         }
         Ok(Crew { participants, rngs, names: BTreeMap::new() })
     }
@@ -297,7 +297,7 @@ impl<'s> Session<'s> {
 
     fn enter(&mut self, number: u64) -> Result<(), LearnError> {
         let mut draw = Rng::stream(self.config.seed, "tasks").fork([number, 0, 0]);
-        let scene = self.stage.open(self.stage.tasks().training(&mut draw)?);
+        let scene = self.stage.open(self.stage.tasks().training(&mut draw)?)?;
         let episode = Episode::begin(self.stage, &mut self.crew, scene, number)?;
         self.open.insert(number, episode);
         Ok(())
@@ -355,9 +355,9 @@ impl<'s> Session<'s> {
     }
 
     fn answer(&mut self, returned: Returned) -> Result<(), LearnError> {
-        let Returned { episode, outcome, .. } = returned;
+        let Returned { episode, agent, outcome, .. } = returned;
         let episode = self.open.get_mut(&episode).expect("an episode is open until its call has come back");
-        episode.called(&mut self.crew, outcome)
+        episode.called(&mut self.crew, Some((agent, outcome)))
     }
 
     /// A task has ended.
@@ -380,13 +380,10 @@ impl<'s> Session<'s> {
     /// What has been learned so far.
     pub fn policy(&self) -> PolicyFile {
         let team = self.stage.team();
-        let agents = team.agents.iter().zip(&self.crew.participants).map(|(agent, participant)| {
-            let successors = agent.handoffs.iter().map(|h| h.to().to_owned()).collect();
-            let operations = match participant.spec().learner.regime {
-                Regime::Adaptable { .. } => agent.operations.clone(),
-                Regime::PreConfigured(_) => vec![],
-            };
-            AgentPolicy::of(&agent.name, successors, operations, participant.learner())
+        let participants = self.crew.participants.iter().zip((0..).map(AgentId));
+        let agents = participants.map(|(participant, id)| {
+            let (successors, operations) = self.stage.columns(id);
+            AgentPolicy::of(self.stage.participant_name(id), successors, operations, participant.learner())
         });
         let source = Source {
             team: team.name.clone(),

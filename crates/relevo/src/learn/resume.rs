@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::FutureExt;
 use relevo_core::{
+    ids::AgentId,
     record::{Entry, Reader, Record},
     replay::{Replay, ReplayError},
 };
@@ -132,12 +133,12 @@ impl<'s> Session<'s> {
                         let before = episode.scene().artifact();
                         let outcome = self.outcomes.read(number, episode.calls(), before, outcome);
                         let outcome = outcome.map_err(LearnError::from)?;
-                        return Ok(episode.called(&mut self.crew, outcome)?);
+                        return Ok(episode.called(&mut self.crew, Some((agent, outcome)))?);
                     }
                     _ if self.stage.leaves_process(agent) => return Err(differs(None)),
                     // What is simulated costs nothing, and comes to the same again.
                     _ => match outcome.now_or_never() {
-                        Some(outcome) => episode.called(&mut self.crew, outcome)?,
+                        Some(outcome) => episode.called(&mut self.crew, Some((agent, outcome)))?,
                         None => return Err(differs(None)),
                     },
                 },
@@ -176,7 +177,7 @@ impl Astray {
             Astray::Replay(source) => source,
             Astray::Differs { found, made } => ReplayError::Differs { index, found, expected: made },
         };
-        let agent = stage.team().agent_name(relevo_core::ids::AgentId(agent)).to_owned();
+        let agent = stage.participant_name(AgentId(agent)).to_owned();
         LearnError::Replay { path: path.to_owned(), agent, source }
     }
 }
