@@ -24,6 +24,9 @@ enum Command {
     Run(cmd::run::RunArguments),
     Explain(cmd::explain::ExplainArguments),
     #[command(subcommand)]
+    Approvals(cmd::approvals::ApprovalsCommand),
+    Stop(cmd::stop::StopArguments),
+    #[command(subcommand)]
     Policy(cmd::policy::PolicyCommand),
     #[command(subcommand)]
     Replay(cmd::replay::ReplayCommand),
@@ -36,6 +39,8 @@ fn main() -> ExitCode {
         Command::Learn(arguments) => cmd::learn::learn(&arguments),
         Command::Run(arguments) => cmd::run::run(&arguments),
         Command::Explain(arguments) => cmd::explain::explain(&arguments),
+        Command::Approvals(command) => cmd::approvals::approvals(&command),
+        Command::Stop(arguments) => cmd::stop::stop(&arguments),
         Command::Policy(command) => cmd::policy::policy(&command),
         Command::Replay(command) => cmd::replay::replay(&command),
         Command::Lab(command) => cmd::lab::lab(&command),

@@ -70,6 +70,30 @@ pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<(), F
     Ok(std::fs::rename(&beside, path).map_err(fail)?)
 }
 
+/// The folder of a run, which must be there.
+pub(crate) fn run(folder: &Path) -> Result<&Path, Fault> {
+    if !folder.is_dir() {
+        return Err(format!(
+            "{}: no such folder; name that of a run, such as runs/TEAM, which `relevo learn` makes",
+            folder.display()
+        )
+        .into());
+    }
+    Ok(folder)
+}
+
+/// Who is at the keyboard, as far as the environment says.
+pub(crate) fn user() -> String {
+    let names = ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    names.into_iter().find(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Milliseconds since 1970. A clock that stands before that is taken to be late, so that what expires has expired.
+pub(crate) fn now() -> u64 {
+    let since = std::time::UNIX_EPOCH.elapsed().map(|since| since.as_millis());
+    since.ok().and_then(|ms| u64::try_from(ms).ok()).unwrap_or(u64::MAX)
+}
+
 /// A runtime for calls of programs, on this thread.
 pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)

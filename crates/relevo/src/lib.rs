@@ -3,11 +3,13 @@
 //! In reading order: the [`team`] file says who there is; [`tasks`] say what is to be done; an [`interface`] says what each
 //! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act; in [`learn`] participants of `relevo-core` decide
 //! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
-//! the cells of a plan; [`evaluate`] measures and [`report`] tells, with each [`picture`].
+//! the cells of a plan; [`guard`]s hold whatever is learned, an [`approval`] is a person's, and a run can be told to [`stop`];
+//! [`evaluate`] measures and [`report`] tells, with each [`picture`].
 //!
 //! What is absent: no learning target is computed here, and no learner is given what another one saw.
 
 pub mod agent;
+pub mod approval;
 pub mod artifact;
 pub mod coordinate;
 pub mod evaluate;
@@ -19,5 +21,6 @@ pub mod outcomes;
 pub mod picture;
 pub mod report;
 pub mod stage;
+pub mod stop;
 pub mod tasks;
 pub mod team;

@@ -9,12 +9,14 @@ macro_rules! say {
 }
 pub(crate) use say;
 
+pub(crate) mod approvals;
 pub(crate) mod explain;
 pub(crate) mod lab;
 pub(crate) mod learn;
 pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod run;
+pub(crate) mod stop;
 
 /// What went wrong, for a person: what, where, what to try.
 pub(crate) type Fault = Box<dyn std::error::Error>;
@@ -26,4 +28,9 @@ pub(crate) fn print(text: &str) -> Result<(), Fault> {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// A text from outside in one line, with nothing in it that a terminal would obey.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }

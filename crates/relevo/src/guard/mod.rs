@@ -10,7 +10,7 @@
 
 mod breaker;
 mod budget;
-mod stop;
+mod reason;
 mod task;
 mod team;
 
@@ -23,7 +23,7 @@ use crate::agent::FailureKind;
 
 pub use breaker::BreakerSpec;
 pub use budget::{Budget, Cost, DeclaredCost, OnExceed, Resource};
-pub use stop::{Guard, StopReason};
+pub use reason::{Guard, StopReason};
 pub use task::TaskGuard;
 pub use team::TeamGuard;
 
