@@ -123,6 +123,9 @@ fn all_doubt_is_a_no() {
     let run = Run::new();
     run.approvals().ask(ID, asked(), 1, None).unwrap();
     run.approvals().decide(ID, Decision::Approved, "ann", "", 2).unwrap();
+    fs::copy(run.file(), run.file().with_file_name("5-1-0-approval.json")).unwrap();
+    let why = denied(run.approvals().ask("5-1-0-approval", asked(), 3, None).unwrap());
+    assert_eq!(why, "its file was altered");
     let dearer = Asked { estimate: Cost { money: 0.2, ..asked().estimate }, ..asked() };
     assert_eq!(run.approvals().ask(ID, dearer, 3, None).unwrap(), Standing::Approved);
     let other = Asked { situation: "amount=huge".into(), ..asked() };
@@ -133,21 +136,28 @@ fn all_doubt_is_a_no() {
 #[test]
 fn of_many_who_answer_at_once_one_does() {
     let run = Run::new();
-    run.approvals().ask(ID, asked(), 1, None).unwrap();
-    let barrier = Barrier::new(8);
-    let answers: Vec<bool> = thread::scope(|scope| {
+    for round in 0..20 {
+        let id = round.to_string();
+        run.approvals().ask(&id, asked(), 1, None).unwrap();
+        let barrier = Barrier::new(8);
         let answer = |i: usize| {
             barrier.wait();
             let decision = if i.is_multiple_of(2) { Decision::Approved } else { Decision::Denied };
-            run.approvals().decide(ID, decision, &i.to_string(), "", 2).is_ok()
+            run.approvals().decide(&id, decision, &i.to_string(), "", 2).err().map(|e| e.to_string())
         };
-        let threads: Vec<_> = (0..8).map(|i| scope.spawn(move || answer(i))).collect();
-        threads.into_iter().map(|t| t.join().unwrap()).collect()
-    });
-    let winners: Vec<usize> = (0..8).filter(|i| answers[*i]).collect();
-    assert_eq!(winners.len(), 1, "{answers:?}");
-    let approved = run.approvals().standing(ID, &asked(), 3) == Standing::Approved;
-    assert_eq!(approved, winners[0].is_multiple_of(2));
+        let said: Vec<Option<String>> = thread::scope(|scope| {
+            let answer = &answer;
+            let threads: Vec<_> = (0..8).map(|i| scope.spawn(move || answer(i))).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let winners: Vec<usize> = (0..8).filter(|i| said[*i].is_none()).collect();
+        assert_eq!(winners.len(), 1, "{said:?}");
+        for message in said.iter().flatten() {
+            assert!(message.contains(&format!("by {} already", winners[0])), "{message}");
+        }
+        let approved = run.approvals().standing(&id, &asked(), 3) == Standing::Approved;
+        assert_eq!(approved, winners[0].is_multiple_of(2));
+    }
 }
 
 #[test]

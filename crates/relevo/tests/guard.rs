@@ -170,7 +170,11 @@ fn a_breaker_opens_waits_tries_once_and_closes() {
     task.after_call(&mut team, trial, Cost::default(), FAILED);
     assert!(!team.admits(A), "it failed its trial");
     (0..3).for_each(|_| other(&mut team, &mut task));
-    call(&mut team, &mut task, A, Cost::default(), Ok(()));
+    // A trial that is called off has shown nothing: the next call is the trial.
+    call(&mut team, &mut task, A, Cost::default(), Err(FailureKind::Cancelled));
+    let trial = permit(task.before_call(&mut team, A, false, 0));
+    assert!(!team.admits(A));
+    task.after_call(&mut team, trial, Cost::default(), Ok(()));
     // Closed again: one failure does not open it.
     call(&mut team, &mut task, A, Cost::default(), FAILED);
     assert!(team.admits(A));
@@ -239,6 +243,9 @@ fn an_estimate_is_what_is_declared_or_the_median_so_far() {
     }
     assert_eq!(team.estimate(A), Cost { tokens: 30, money: 0.3, ms: 7 });
     assert_eq!(team.estimate(B), Cost { tokens: 500, money: 0.3, ms: 7 });
+    // What was called off does not say what a whole call costs.
+    (0..9).for_each(|_| call(&mut team, &mut task, A, tokens(1), Err(FailureKind::Cancelled)));
+    assert_eq!(team.estimate(A).tokens, 30);
     // It forgets: what was long ago no longer counts.
     (0..31).for_each(|_| call(&mut team, &mut task, A, tokens(1), FAILED));
     assert_eq!(team.estimate(A), tokens(1));
