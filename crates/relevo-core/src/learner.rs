@@ -1,7 +1,11 @@
 //! The learner of one agent: appraises a situation for the predecessor, decides, and settles (paper, Algorithm 1).
 //! Driven by [`crate::protocol::Participant`]; it knows nothing of handoffs, ids or messages.
 
-use alloc::{borrow::Cow, vec::Vec};
+use alloc::{
+    borrow::Cow,
+    collections::{BTreeMap, btree_map::Entry},
+    vec::Vec,
+};
 
 pub use crate::experience::ExperienceReplay;
 use crate::{
@@ -89,6 +93,17 @@ pub struct Extensions {
     pub standard_error: Option<f64>,
 }
 
+/// Whether choices that were made and not yet settled count among the visits that a policy sees. They say nothing of
+/// values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PendingDecisions {
+    /// No: tasks decided at the same time take the same choice.
+    #[default]
+    Ignored,
+    /// Yes: tasks decided at the same time do not all try the same choice.
+    Counted,
+}
+
 /// Everything a learner is made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LearnerSpec {
@@ -114,6 +129,8 @@ pub struct LearnerSpec {
     pub credit: Credit,
     /// Beyond the paper.
     pub extensions: Extensions,
+    /// Whether choices not yet settled count.
+    pub pending: PendingDecisions,
     /// Most signatures a graph keeps apart.
     pub signatures_max: usize,
 }
@@ -167,6 +184,7 @@ impl LearnerSpec {
             }),
             credit: Credit::ValuePassing,
             extensions: Extensions::default(),
+            pending: PendingDecisions::default(),
             signatures_max: 1 << 22,
         }
     }
@@ -359,6 +377,8 @@ pub struct Appraisal {
 struct ActionValues {
     graph: PolicyGraph,
     approximator: Option<Approximator>,
+    /// Choices made and not yet settled, where they count; as many as are in flight.
+    pending: BTreeMap<(Signature, ActionId), u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -408,10 +428,21 @@ impl ActionValues {
                 rng,
             )?))),
         };
-        Ok(ActionValues { graph, approximator })
+        Ok(ActionValues { graph, approximator, pending: BTreeMap::new() })
     }
 
     fn view<'a>(&'a self, spec: &'a LearnerSpec, o: &'a Observation) -> View<'a> {
+        let mut view = self.settled_view(spec, o);
+        let here = (o.signature, ActionId(0))..=(o.signature, ActionId(u32::MAX));
+        for ((_, action), choices) in self.pending.range(here) {
+            view.pseudo.resize(self.graph.width(), 0.0);
+            view.pseudo[action.index()] += f64::from(*choices);
+        }
+        view
+    }
+
+    /// What is known from choices that were settled.
+    fn settled_view<'a>(&'a self, spec: &'a LearnerSpec, o: &'a Observation) -> View<'a> {
         let node = self.graph.node(o.signature);
         if let Some(Shrunk { values, averages, pseudo }) = self.graph.shrink(o, node) {
             return View { spec, o, node, values, averages: averages.map(Cow::Owned), pseudo };
@@ -450,7 +481,7 @@ pub(crate) struct View<'a> {
     values: Numbers,
     /// What decisions are taken on instead, where a table averages.
     averages: Option<Cow<'a, [f64]>>,
-    /// The visits that priors stand for; empty where there are none.
+    /// The visits that priors stand for, and choices not yet settled; empty where there are none.
     pseudo: Vec<f64>,
 }
 
@@ -654,6 +685,30 @@ impl Learner {
         rng: &mut Rng,
     ) -> Decision {
         self.view(table, o).decide(episode, clock, rng)
+    }
+
+    /// Choices made in `table` and not yet settled; 0 unless they count ([`PendingDecisions`]).
+    pub fn pending(&self, table: Table) -> u64 {
+        self.tables(table).map_or(0, |values| values.pending.values().map(|n| u64::from(*n)).sum())
+    }
+
+    /// Note a choice, until [`Learner::close`].
+    pub(crate) fn open(&mut self, table: Table, signature: Signature, action: ActionId) {
+        if self.spec.pending == PendingDecisions::Counted {
+            *self.table_mut(table).pending.entry((signature, action)).or_default() += 1;
+        }
+    }
+
+    /// A choice was settled, or given up.
+    pub(crate) fn close(&mut self, table: Table, signature: Signature, action: ActionId) {
+        if self.spec.pending == PendingDecisions::Counted
+            && let Entry::Occupied(mut pending) = self.table_mut(table).pending.entry((signature, action))
+        {
+            *pending.get_mut() -= 1;
+            if *pending.get() == 0 {
+                pending.remove();
+            }
+        }
     }
 
     /// The target of a step whose successor returned `value`; `None` where the task ended in it.

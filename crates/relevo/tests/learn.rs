@@ -504,6 +504,7 @@ async fn every_policy_learns() {
         "policy = { rule = \"ucb\" }",
         "policy = { rule = \"ucb\", exploration = 2.0, exploration_min = 0.2, half_life = 100.0, floor = 0.05 }",
         "policy = { rule = \"posterior\", variance = 0.1 }",
+        "policy = { rule = \"ucb\", warm_up = 5 }\npending = \"counted\"\nestimator = { kind = \"pooled\" }",
     ];
     for policy in policies {
         learns(policy, team(policy, THREE), 1000).await;

@@ -278,6 +278,7 @@ impl Participant {
         let view = self.learner.view(table, &observation);
         let value = view.value();
         let (chosen, decided) = self.decide(&view, id, table, clock, rng);
+        self.learner.open(table, observation.signature, chosen.action);
         if self.spec.learner.credit == Credit::ValuePassing {
             let message = self.value_message(id, table, &observation, value, rng);
             // It is remembered from the end of the activation on; until then `active` bounds it.
@@ -307,7 +308,7 @@ impl Participant {
     }
 
     fn choose(
-        &self,
+        &mut self,
         handoff: HandoffId,
         table: Table,
         observation: &Observation,
@@ -317,6 +318,7 @@ impl Participant {
     ) -> Chosen {
         let view = self.learner.view(table, observation);
         let (chosen, decided) = self.decide(&view, handoff, table, clock, rng);
+        self.learner.open(table, observation.signature, chosen.action);
         effects.extend(decided);
         chosen
     }
@@ -745,6 +747,7 @@ impl Participant {
         };
         self.counters.settled += 1;
         let signature = step.observation.signature;
+        self.learner.close(table, signature, step.action);
         if let Some(spread) = spread {
             self.learner.spread(table, signature, step.action, spread, settlement.step);
         }
@@ -772,6 +775,7 @@ impl Participant {
     /// An operation that came to nothing.
     fn miss(&mut self, step: &Step, effects: &mut Effects) {
         let (signature, action, failures) = (step.observation.signature, step.action, step.usage.failures);
+        self.learner.close(Table::Operations, signature, action);
         if let Some(graph) = self.learner.graph_mut(Table::Operations) {
             graph.miss(signature, action, failures);
         }
@@ -787,12 +791,29 @@ impl Participant {
             self.record(effects, || Record::Expired { handoff });
             self.remember(place);
         }
+        self.give_up(pending.as_ref(), active.as_ref());
         // Under relay and trajectory credit nobody will answer the predecessor any more.
         if let Some(Pending { incoming, .. }) = pending
             && let Some(place) = self.known.place(incoming)
             && self.known.answer(place) == Some(None)
         {
             self.remember(place);
+        }
+    }
+
+    /// The choices of a handoff that will not be settled.
+    fn give_up(&mut self, pending: Option<&Pending>, active: Option<&Activation>) {
+        if let Some(Pending { step, .. }) = pending {
+            self.learner.close(Table::Successors, step.observation.signature, step.action);
+        }
+        if let (Some(table), Some(Activation { observation, chosen: Some(chosen), .. })) =
+            (self.table_at_activation(), active)
+        {
+            self.learner.close(table, observation.signature, chosen.action);
+        }
+        let trails = [pending.map(|p| &p.trail), active.map(|a| &a.trail)];
+        for LocalStep { step, .. } in trails.into_iter().flatten().flatten() {
+            self.learner.close(Table::Operations, step.observation.signature, step.action);
         }
     }
 

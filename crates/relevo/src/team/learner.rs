@@ -1,7 +1,7 @@
 //! The `[learner]` section: how the agents of a team learn, in the words of the file, and what the core makes of it.
 
 use relevo_core::{
-    learner::{Credit, Estimator, Extensions},
+    learner::{Credit, Estimator, Extensions, PendingDecisions},
     policy::{EpsilonGreedy, PolicySpec, Posterior, Ties, Ucb},
     pools::PooledSpec,
     q::{Inputs, LinearSpec, LmsRule, MlpSpec, Optimiser},
@@ -31,6 +31,9 @@ pub struct LearnerSection {
     pub estimator: EstimatorSection,
     /// Beyond the paper's one scalar per handoff.
     pub extensions: ExtensionsSection,
+    /// Whether choices not yet settled count among the visits of a policy.
+    #[serde(skip_serializing_if = "PendingSection::is_ignored")]
+    pub pending: PendingSection,
     /// Most situations that an agent keeps apart.
     pub signatures_max: usize,
 }
@@ -50,6 +53,7 @@ impl Default for LearnerSection {
             credit: CreditSection::ValuePassing,
             estimator: EstimatorSection::Table,
             extensions: ExtensionsSection::default(),
+            pending: PendingSection::Ignored,
             signatures_max: 1 << 20,
         }
     }
@@ -119,6 +123,9 @@ pub enum PolicySection {
         /// Weight of the failure rate.
         #[serde(default = "ucb::reliability")]
         reliability: f64,
+        /// Visits that a situation needs before scores count; below them the first admissible choice is taken.
+        #[serde(default, skip_serializing_if = "ucb::is_cold")]
+        warm_up: u64,
         /// Probability shared evenly by all choices.
         #[serde(default = "ucb::floor")]
         floor: f64,
@@ -150,6 +157,9 @@ mod ucb {
     }
     pub(super) fn floor() -> f64 {
         Ucb::default().floor
+    }
+    pub(super) fn is_cold(warm_up: &u64) -> bool {
+        *warm_up == 0
     }
 }
 
@@ -264,6 +274,30 @@ pub struct ExtensionsSection {
     pub standard_error: Option<f64>,
 }
 
+/// Whether choices not yet settled count among the visits of a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PendingSection {
+    /// Tasks decided at the same time take the same choice.
+    #[default]
+    Ignored,
+    /// Tasks decided at the same time do not all try the same choice.
+    Counted,
+}
+
+impl PendingSection {
+    fn is_ignored(&self) -> bool {
+        *self == PendingSection::Ignored
+    }
+
+    pub(super) fn decisions(self) -> PendingDecisions {
+        match self {
+            PendingSection::Ignored => PendingDecisions::Ignored,
+            PendingSection::Counted => PendingDecisions::Counted,
+        }
+    }
+}
+
 impl StepSection {
     pub(super) fn rule(self) -> StepRule {
         match self {
@@ -294,9 +328,8 @@ impl PolicySection {
                     TiesSection::Random => Ties::Random,
                 },
             }),
-            PolicySection::Ucb { exploration, exploration_min, half_life, reliability, floor } => {
+            PolicySection::Ucb { exploration, exploration_min, half_life, reliability, warm_up, floor } => {
                 let ties = Ties::First;
-                let warm_up = 0;
                 PolicySpec::Ucb(Ucb {
                     exploration,
                     exploration_min,

@@ -428,6 +428,7 @@ impl TeamSpec {
             policy: section.policy.policy(episodes),
             credit: section.credit.credit(),
             extensions: section.extensions.extensions(),
+            pending: section.pending.decisions(),
             signatures_max: section.signatures_max,
         };
         Ok(ParticipantSpec {
