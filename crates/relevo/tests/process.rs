@@ -12,7 +12,7 @@ use std::{
 use relevo::{
     agent::{
         Agent, Ending, Failure, FailureKind, HandoffLabel, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX,
-        process::ProcessAgent,
+        process::{Brief, ProcessAgent},
     },
     artifact::{Artifact, Facts, Scalar},
 };
@@ -126,6 +126,22 @@ async fn a_good_call_goes_around() {
         )
     );
     assert_eq!(call().to_string(), "gunzip/default at handoff 12/3/4");
+}
+
+#[tokio::test]
+async fn a_program_is_told_its_skill() {
+    let folder = Folder::new(r#"cat > out; echo '{"ok":true}'"#);
+    let brief = Brief {
+        skill: Some("cot".into()),
+        model: Some("mini".into()),
+        tools: vec!["web".into()],
+        instructions: "Step by step.".into(),
+    };
+    let outcome = perform(&ProcessAgent { brief, ..folder.agent() }).await;
+    let request = String::from_utf8_lossy(&outcome.artifact.payload).into_owned();
+    let told =
+        r#""output":"out","skill":"cot","model":"mini","tools":["web"],"instructions":"Step by step."}"#;
+    assert!(request.trim_end().ends_with(told), "{request}");
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relevo::team::TeamSpec;
+use relevo::{coordinate::coordination::Coordination, team::TeamSpec};
+use relevo_core::ids::{ActionId, AgentId};
 
 const GOOD: &str = r#"schema = "relevo.team/v1"
 name = "pair"
@@ -74,9 +75,9 @@ const fn wrong(
 }
 
 /// The text with the mistake, and the line that is to be named.
-fn edited(Mistake { from, to, at, .. }: &Mistake) -> (String, usize) {
-    let offset = GOOD.find(from).unwrap_or_else(|| panic!("the good file has no {from:?}"));
-    let text = GOOD.replacen(from, to, 1);
+fn edited(good: &str, Mistake { from, to, at, .. }: &Mistake) -> (String, usize) {
+    let offset = good.find(from).unwrap_or_else(|| panic!("the good file has no {from:?}"));
+    let text = good.replacen(from, to, 1);
     let offset = if at.is_empty() { offset } else { text.find(at).unwrap() };
     let line = 1 + text[..offset].matches('\n').count();
     (text, line)
@@ -95,8 +96,12 @@ fn load(text: impl AsRef<[u8]>) -> Result<TeamSpec, String> {
 }
 
 fn all_are_answered(mistakes: &[Mistake]) {
+    all_are_answered_in(GOOD, mistakes);
+}
+
+fn all_are_answered_in(good: &str, mistakes: &[Mistake]) {
     for mistake in mistakes {
-        let (text, line) = edited(mistake);
+        let (text, line) = edited(good, mistake);
         let Mistake { from, to, said, .. } = mistake;
         let Err(message) = load(&text) else { panic!("{from:?} -> {to:?} was accepted") };
         assert!(message.starts_with(&format!(":{line}: ")), "{from:?} -> {to:?}, line {line}: {message}");
@@ -242,6 +247,174 @@ fn observations_and_conditions() {
         wrong(ROUTE, "rules = [{ to = \"finish\", when = { x = 0.5 } }]\n", "", &["whole number", "a list"]),
         wrong(ROUTE, "rules = [{ to = \"finish\", when = { \"own.\" = 1 } }]\n", "", &["\"own.\""]),
     ]);
+}
+
+const COORDINATED: &str = r#"schema = "relevo.team/v1"
+name = "cells"
+
+[simulate]
+environment = "x@1"
+
+[coordinator]
+granularity = 0.2
+facts = ["class"]
+plans.ambiguous = ["planner", ["solver", "verifier"], "evaluator"]
+required.high_risk = ["verifier"]
+
+[[agents]]
+name = "planner"
+simulate = "x"
+
+[[agents]]
+name = "solver"
+command = ["./solve"]
+tools = ["web"]
+variants = { skills = ["skills/cot.md", "skills/brief/SKILL.md"], models = ["mini", "fast"] }
+
+[[agents]]
+name = "memory"
+simulate = "x"
+
+[[agents]]
+name = "sceptic"
+role = "verifier"
+simulate = "x"
+
+[[agents]]
+name = "evaluator"
+simulate = "x"
+"#;
+
+#[test]
+fn coordinated_teams() {
+    const PLAN: &str = r#"["planner", ["solver", "verifier"], "evaluator"]"#;
+    const VARIANTS: &str =
+        r#"variants = { skills = ["skills/cot.md", "skills/brief/SKILL.md"], models = ["mini", "fast"] }"#;
+    let team = TeamSpec::parse(COORDINATED).unwrap();
+    let names: Vec<&str> = team.agents.iter().map(|a| a.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "planner",
+            "solver_cot_mini",
+            "solver_cot_fast",
+            "solver_brief_mini",
+            "solver_brief_fast",
+            "memory",
+            "sceptic",
+            "evaluator"
+        ]
+    );
+    assert_eq!(team.participant(AgentId(0), 1).unwrap().choices.len(), 1);
+    all_are_answered_in(
+        COORDINATED,
+        &[
+            wrong("[coordinator]\n", "[coordinator]\nstart = \"planner\"\n", "start", &["unknown key"]),
+            wrong(
+                "name = \"cells\"",
+                "name = \"cells\"\nstart = \"planner\"",
+                "start",
+                &["coordinated team", "leave start out"],
+            ),
+            wrong(
+                "name = \"planner\"",
+                "name = \"planner\"\nhandoffs = [\"finish\"]",
+                "handoffs",
+                &["leave handoffs out"],
+            ),
+            wrong(
+                "name = \"planner\"",
+                "name = \"planner\"\nobserves = []",
+                "observes",
+                &["leave observes out"],
+            ),
+            wrong("name = \"planner\"", "name = \"planer\"", "", &["role", "did you mean \"planner\"?"]),
+            wrong("role = \"verifier\"\n", "", "name = \"sceptic\"", &["add role = ", "synthesiser"]),
+            wrong(
+                "role = \"verifier\"",
+                "role = \"verify\"",
+                "",
+                &["unknown value", "did you mean \"verifier\"?"],
+            ),
+            wrong("granularity = 0.2", "granularty = 0.2", "", &["did you mean \"granularity\"?"]),
+            wrong("granularity = 0.2", "granularity = -0.2", "", &["granularity is -0.2", "[0.001, 1]"]),
+            wrong("granularity = 0.2", "granularity = nan", "", &["finite"]),
+            wrong("granularity = 0.2", "steps_max = 0", "", &["steps_max is 0"]),
+            wrong("granularity = 0.2", "branches = 17", "", &["branches is 17"]),
+            wrong("granularity = 0.2", "plan = \"flatt\"", "", &["\"flatt\""]),
+            wrong("\"class\"", "\"a class\"", "", &["no name of a fact"]),
+            wrong("plans.ambiguous", "plans.ambigous", "", &["did you mean \"ambiguous\"?"]),
+            wrong(
+                PLAN,
+                "[\"planner\", \"solver_cot\"]",
+                "",
+                &["neither a role nor an agent", "did you mean"],
+            ),
+            wrong(PLAN, "[\"critic\"]", "", &["no agent has the role \"critic\""]),
+            wrong(PLAN, "[1]", "", &["an entry of a plan is"]),
+            wrong(PLAN, "[]", "", &["at least one cell"]),
+            wrong(
+                "high_risk = [\"verifier\"]",
+                "high_risk = [\"critic\"]",
+                "",
+                &["no critic, which is required"],
+            ),
+            wrong(
+                "tools = [\"web\"]",
+                "skill = \"x.md\"",
+                "skill = ",
+                &["a skill and variants", "leave one"],
+            ),
+            wrong(VARIANTS, "variants = {}", "", &["neither skills nor models"]),
+            wrong(VARIANTS, "variants = { models = [\"a b\"] }", "", &["no name"]),
+            wrong(
+                VARIANTS,
+                "variants = { models = [\"mini\", \"mini\"] }",
+                "name = \"solver\"",
+                &["two agents", "variants"],
+            ),
+            wrong(VARIANTS, "operations = [\"a\", \"b\"]", "", &["as a whole"]),
+        ],
+    );
+    all_are_answered(&[
+        wrong("start = \"writer\"\n", "", "schema", &["\"start\" is missing"]),
+        wrong("observes = [\"dataset\"]\n", "", "[[agents]]", &["\"observes\" is missing"]),
+        wrong("observes", "role = \"solver\"\nobserves", "role", &["add a section [coordinator]"]),
+    ]);
+}
+
+#[test]
+fn skill_cards_are_read_beside_the_team_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |path: &str, text: &str| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    write("team.toml", COORDINATED);
+    write("skills/cot.md", "---\nname: cot\ndescription: d\n---\nStep by step.\n");
+    let load = || TeamSpec::load(&folder.path().join("team.toml"));
+    let message = load().unwrap_err().to_string();
+    assert!(message.contains(":21: ") && message.contains("skills/brief/SKILL.md"), "{message}");
+    write("skills/brief/SKILL.md", "---\nname: brief\ndescription: d\n---\nIn a sentence.\n");
+    let team = load().unwrap();
+    assert_eq!(team.agents[3].card.as_ref().unwrap().instructions, "In a sentence.");
+    let identities = |team: &TeamSpec| {
+        let coordination = Coordination::of(team).unwrap();
+        let columns = (0..8).map(|column| coordination.column_identity(ActionId(column)));
+        columns.collect::<Vec<_>>()
+    };
+    let (arms, digest) = (identities(&team), team.config_digest(b""));
+    assert_eq!(identities(&load().unwrap()), arms);
+    write("skills/cot.md", "---\nname: cot\ndescription: d\n---\nStep by step!\n");
+    let team = load().unwrap();
+    let changed: Vec<bool> = identities(&team).iter().zip(&arms).map(|(new, old)| new != old).collect();
+    assert_eq!(
+        changed,
+        [false, true, true, false, false, false, false, false],
+        "the arms of that card alone"
+    );
+    assert_ne!(team.config_digest(b""), digest);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What a coordinator believes of a task on its way, and how that is folded into few values.
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     document::{Document, Support, stated},
     plan::Role,
@@ -32,8 +34,9 @@ impl Default for Beliefs {
     }
 }
 
-/// What a search that found nothing does to the beliefs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a search that failed, or found nothing, does to the beliefs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum EmptySearch {
     /// Nothing.
     #[default]

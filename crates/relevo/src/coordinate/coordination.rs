@@ -64,7 +64,7 @@ impl Coordination {
             alone: section.alone,
             steps_max,
             branches,
-            empty_search: EmptySearch::Ignored,
+            empty_search: section.empty_search,
             variants: team.agents.iter().map(Variant::of).collect(),
         })
     }
@@ -105,7 +105,7 @@ impl Coordination {
         self.branches
     }
 
-    /// What a search that found nothing does to the beliefs.
+    /// What a search that failed, or found nothing, does to the beliefs.
     pub fn empty_search(&self) -> EmptySearch {
         self.empty_search
     }

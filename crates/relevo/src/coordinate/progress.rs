@@ -73,7 +73,12 @@ impl Decision {
         Signature::of_name(&self.name)
     }
 
-    /// What the coordinator sees.
+    /// The signatures of the coarser situations, from the coarsest on.
+    pub fn coarser_signatures(&self) -> Box<[Signature]> {
+        self.coarser.iter().map(|name| Signature::of_name(name)).collect()
+    }
+
+    /// What the coordinator sees. This is the one place where that is made.
     pub fn observation(&self) -> Observation {
         Observation::of(self.signature(), self.legal.clone())
     }
@@ -295,9 +300,11 @@ impl Progress {
         read.map(drop)
     }
 
-    /// Stop it, for a reason that is a word.
+    /// Stop it, if it has not stopped, for a reason that is a word.
     pub fn halt(&mut self, word: &'static str) {
-        self.stop(StopReason::Halted(word));
+        if self.stopped.is_none() {
+            self.stop(StopReason::Halted(word));
+        }
     }
 
     fn take(&mut self, cell: usize) {
@@ -309,6 +316,7 @@ impl Progress {
         if self.fork.is_some() {
             self.join();
         }
+        (self.legal, self.masked) = (ActionSet::default(), vec![]);
         self.stopped = Some(reason);
     }
 

@@ -2,7 +2,7 @@
 
 use super::{
     AgentSpec, CoordinatorSection, FINISH, TeamSpec, Variants,
-    check::{Fault, check_name, unknown},
+    check::{Fault, check_name, nearest},
 };
 use crate::coordinate::{
     coordination::cell,
@@ -86,13 +86,10 @@ fn check_cell(place: &str, agent: &AgentSpec) -> Result<(), Fault> {
     let AgentSpec { name, operations, variants, skill, model, .. } = agent;
     let fault = |key: &str, what: String| Err(Fault::new(format!("{place}/{key}"), what));
     if let Err(what) = cell(agent) {
-        // A near miss at the beginning of the name is worth a hint.
         let head = name.split('_').next().unwrap_or_default();
-        let known = Role::NAMES.map(|(role, _)| role);
-        return match super::nearest(head, known.into_iter()) {
-            Some(_) => Err(unknown(format!("{place}/name"), head, "role", known.into_iter())),
-            None => fault("name", what),
-        };
+        let near = nearest(head, Role::NAMES.iter().map(|(role, _)| *role));
+        let near = near.map_or(String::new(), |near| format!("; did you mean {near:?}?"));
+        return fault("name", what + &near);
     }
     if operations.len() > 1 {
         let what = format!(

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::coordinate::{
     activation::{Activation, Entry},
+    belief::EmptySearch,
     card::{self, SkillCard},
     coordination::cell,
     features::Regime,
@@ -37,6 +38,8 @@ pub struct CoordinatorSection {
     pub skips: bool,
     /// Whether a solver may act alone.
     pub alone: bool,
+    /// What a search that failed, or found nothing, does to the beliefs.
+    pub empty_search: EmptySearch,
     /// After how many steps a task stops; a skip is one.
     pub steps_max: u32,
     /// How often a branch runs.
@@ -58,6 +61,7 @@ impl Default for CoordinatorSection {
             facts: vec![],
             skips: true,
             alone: true,
+            empty_search: EmptySearch::Ignored,
             steps_max: 12,
             branches: 2,
             plan: None,
@@ -151,37 +155,45 @@ impl TeamSpec {
     /// Put the cells that variants stand for in the place of the agents that have them. The skill cards lie in `folder`;
     /// without one they are not read.
     pub(super) fn expand(&mut self, folder: Option<&Path>) -> Result<(), Fault> {
-        let mut cards: BTreeMap<String, Arc<SkillCard>> = BTreeMap::new();
-        let (mut agents, mut names) = (vec![], BTreeSet::new());
+        let (mut agents, mut places, mut names) = (vec![], vec![], BTreeSet::new());
         for (i, agent) in std::mem::take(&mut self.agents).into_iter().enumerate() {
             let entry = format!("agents/{i}");
-            for (mut cell, place) in cells_of(agent, &entry) {
-                if let (Some(path), Some(folder)) = (&cell.skill, folder) {
-                    if !cards.contains_key(path) {
-                        let read = read_card(&folder.join(path));
-                        let card = read.map_err(|e| Fault::new(&place, format!("skill {path:?}: {e}")))?;
-                        cards.insert(path.clone(), Arc::new(card));
-                    }
-                    cell.card = cards.get(path).cloned();
-                }
+            for (cell, place) in cells_of(agent, &entry) {
+                check_name(place.clone(), &cell.name)?;
                 if agents.len() == Plan::CELLS_MAX && self.coordinator.is_some() {
                     let what = format!("a coordinated team has at most {} cells", Plan::CELLS_MAX);
                     return Err(Fault::new(entry, what));
                 }
-                check_name(place.clone(), &cell.name)?;
                 if !names.insert(cell.name.clone()) {
                     let what =
                         format!("two agents are called {:?}, counting variants: rename one", cell.name);
                     return Err(Fault::new(format!("{entry}/name"), what));
                 }
                 agents.push(cell);
+                places.push(place);
             }
         }
         self.agents = agents;
-        let Some(section) = &self.coordinator else { return Ok(()) };
-        let cells: Vec<Cell> = self.agents.iter().filter_map(|agent| cell(agent).ok()).collect();
-        for regime in Regime::ALL {
-            section.activation(regime, &cells).map_err(|(place, what)| Fault::new(place, what))?;
+        if let Some(section) = &self.coordinator {
+            let cells: Vec<Cell> = self.agents.iter().filter_map(|agent| cell(agent).ok()).collect();
+            for regime in Regime::ALL {
+                section.activation(regime, &cells).map_err(|(place, what)| Fault::new(place, what))?;
+            }
+        }
+        folder.map_or(Ok(()), |folder| self.read_cards(folder, &places))
+    }
+
+    /// Read the skill cards of all agents; `places` are those in the file that name them.
+    fn read_cards(&mut self, folder: &Path, places: &[String]) -> Result<(), Fault> {
+        let mut cards: BTreeMap<String, Arc<SkillCard>> = BTreeMap::new();
+        for (agent, place) in self.agents.iter_mut().zip(places) {
+            let Some(path) = &agent.skill else { continue };
+            if !cards.contains_key(path) {
+                let read = read_card(&folder.join(path));
+                let card = read.map_err(|e| Fault::new(place, format!("skill {path:?}: {e}")))?;
+                cards.insert(path.clone(), Arc::new(card));
+            }
+            agent.card = cards.get(path).cloned();
         }
         Ok(())
     }
