@@ -323,7 +323,12 @@ fn check_observable(place: String, name: &str) -> Result<(), Fault> {
     }
 }
 
-fn unknown<'a>(place: String, name: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> Fault {
+pub(super) fn unknown<'a>(
+    place: String,
+    name: &str,
+    what: &str,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Fault {
     let hint = match nearest(name, known.clone()) {
         Some(near) => format!("did you mean {near:?}?"),
         None => format!("known are {}", known.collect::<Vec<_>>().join(", ")),
