@@ -10,7 +10,8 @@ use relevo::{
         document::Document,
         features::Regime,
         plan::{Move, Role},
-        progress::{Decision, Progress, Reply, Stand, StopReason},
+        progress::{Progress, Reply},
+        stand::{Decision, Stand, StopReason},
     },
     team::TeamSpec,
 };
@@ -380,4 +381,30 @@ proptest! {
         }
         prop_assert!(matches!(progress.stand(), Stand::Stop(_)));
     }
+}
+
+#[test]
+#[ignore = "measures, asserts nothing"]
+fn cost_of_a_step() {
+    let coordination = coordination("", &CELLS);
+    let tasks = 20_000;
+    let begun = std::time::Instant::now();
+    let mut steps = 0;
+    for _ in 0..tasks {
+        let mut progress = open(&coordination, Regime::HighRisk);
+        while let Stand::Decide(decision) = progress.stand() {
+            let payload = progress.payload();
+            let document = Document::parse(&payload).unwrap();
+            std::hint::black_box(&document);
+            take(&coordination, &mut progress, decision.legal.first().unwrap(), false);
+            steps += 1;
+        }
+    }
+    println!("{:?} a step", begun.elapsed() / steps);
+    let text = br#"{"features":{"verification_need":0.9},"goal":"why","subproblem":"how","evidence":[{"source":"s","text":"t"}],"draft_answer":"so"}"#;
+    let begun = std::time::Instant::now();
+    for _ in 0..100_000 {
+        std::hint::black_box(Document::parse(std::hint::black_box(text)).unwrap().write());
+    }
+    println!("{:?} to parse and write", begun.elapsed() / 100_000);
 }

@@ -2,8 +2,9 @@
 //!
 //! What is known of a task are its [`features`]; they say which [`activation`] plan it gets. Cells read and write a
 //! [`document`]; from it come the [`belief`]s, and from both the [`state`] that the coordinator decides on. A [`plan`] says
-//! which column of its table stands for what; [`progress`] leads one task from its first cell to its end. [`card`]s say
-//! what a cell is told to be good at.
+//! which column of its table stands for what, and with [`activation`] and state makes the [`coordination`] of a team.
+//! [`progress`] leads one task from its first cell to its end, and says where it [`stand`]s. [`card`]s say what a cell is
+//! told to be good at.
 //!
 //! A [`recording`] is what a coordinator did elsewhere, and [`replay`] feeds it to a participant of `relevo-core` and
 //! compares what was learned.
@@ -18,4 +19,5 @@ pub mod plan;
 pub mod progress;
 pub mod recording;
 pub mod replay;
+pub mod stand;
 pub mod state;
