@@ -348,7 +348,7 @@ proptest! {
     fn required_roles_act(
         choices in proptest::collection::vec(0usize..64, 40),
         regime in 0usize..6,
-        steps_max in 9u32..16,
+        steps_max in 4u32..16,
         alone: bool,
         flat: bool,
     ) {

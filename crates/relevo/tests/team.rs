@@ -340,6 +340,7 @@ fn coordinated_teams() {
             wrong("granularity = 0.2", "granularity = -0.2", "", &["granularity is -0.2", "[0.001, 1]"]),
             wrong("granularity = 0.2", "granularity = nan", "", &["finite"]),
             wrong("granularity = 0.2", "steps_max = 0", "", &["steps_max is 0"]),
+            wrong("granularity = 0.2", "steps_max = 3", "", &["what high_risk requires takes 4"]),
             wrong("granularity = 0.2", "branches = 17", "", &["branches is 17"]),
             wrong("granularity = 0.2", "plan = \"flatt\"", "", &["\"flatt\""]),
             wrong("\"class\"", "\"a class\"", "", &["no name of a fact"]),

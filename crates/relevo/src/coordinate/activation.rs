@@ -132,7 +132,7 @@ fn select(name: &str, cells: &[Cell]) -> Result<Vec<usize>, String> {
 
 /// The roles that still have to act so that those of `required` can, themselves among them, at the least, and how many of
 /// `required` can at all: each waits for what it works on, which `available` roles may bring.
-pub(super) fn needed(
+pub(crate) fn needed(
     required: impl Iterator<Item = Role>,
     state: &State,
     available: &dyn Fn(Role) -> bool,

@@ -173,7 +173,8 @@ impl Variant {
         // Lists with lengths, so that no two cells write the same bytes.
         let parts = (
             card.as_ref().map(|card| card.digest),
-            &agent.skill,
+            // A card that was read is known by its bytes, wherever it lies.
+            agent.skill.as_ref().filter(|_| card.is_none()),
             agent.model(),
             agent.tools(),
             command,

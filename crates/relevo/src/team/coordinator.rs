@@ -14,12 +14,14 @@ use super::{
     check::{Fault, check_name},
 };
 use crate::coordinate::{
-    activation::{Activation, Entry},
-    belief::EmptySearch,
+    activation::{Activation, Entry, needed},
+    belief::{Beliefs, EmptySearch},
     card::{self, SkillCard},
     coordination::cell,
+    document::Document,
     features::Regime,
     plan::{Cell, Plan, Role},
+    state::State,
 };
 
 /// How a team is coordinated.
@@ -105,7 +107,8 @@ impl CoordinatorSection {
             );
             return Err(("coordinator".to_owned(), what));
         }
-        let has = |role: Role| made.cells().any(|at| cells[at].role == role);
+        let roles: BTreeSet<Role> = made.cells().map(|at| cells[at].role).collect();
+        let has = |role: Role| roles.contains(&role);
         made.required = match self.required.get(&regime) {
             Some(roles) => {
                 if let Some(at) = roles.iter().position(|role| !has(*role)) {
@@ -117,6 +120,15 @@ impl CoordinatorSection {
             None if regime == Regime::HighRisk && has(Role::Verifier) => vec![Role::Verifier],
             None => vec![],
         };
+        let nothing = State::of(regime, &Document::default(), &Beliefs::default(), None);
+        let chain = needed(made.required.iter().copied(), &nothing, &has).0.len();
+        if chain > self.steps_max as usize {
+            let what = format!(
+                "steps_max is {}, but to do what {name} requires takes {chain}: raise it, or set coordinator.required.{name}",
+                self.steps_max
+            );
+            return Err(("coordinator/steps_max".to_owned(), what));
+        }
         Ok(made)
     }
 }
