@@ -100,7 +100,10 @@ fn an_answer_is_kept_and_stays() {
     assert_eq!((&json["answer"]["decision"], &json["answer"]["by"]), (&"denied".into(), &"bob".into()));
 
     let approvals = Approvals::of(run.path());
-    assert_eq!(approvals.standing("1-1-0-approval", &asked("one"), u64::MAX), Standing::Approved);
+    assert_eq!(
+        approvals.standing("1-1-0-approval", &asked("one"), u64::MAX),
+        Standing::Approved("ann".into())
+    );
     let bob = Standing::Denied("denied by bob".into());
     assert_eq!(approvals.standing("2-1-0-approval", &asked("two"), u64::MAX), bob);
 

@@ -117,8 +117,8 @@ impl fmt::Display for Decision {
 pub enum Standing {
     /// Nobody has answered yet.
     Pending,
-    /// Somebody has said yes.
-    Approved,
+    /// Somebody has said yes; who.
+    Approved(String),
     /// It is a no; the text says whose, or what is wrong.
     Denied(String),
 }
@@ -128,7 +128,7 @@ impl Standing {
     pub fn word(&self) -> &'static str {
         match self {
             Standing::Pending => "pending",
-            Standing::Approved => "approved",
+            Standing::Approved(_) => "approved",
             Standing::Denied(_) => "denied",
         }
     }
@@ -176,7 +176,7 @@ impl Approval {
     /// How it stands at `now`.
     pub fn standing(&self, now: u64) -> Standing {
         match &self.answer {
-            Some(Answer { decision: Decision::Approved, .. }) => Standing::Approved,
+            Some(Answer { decision: Decision::Approved, by, .. }) => Standing::Approved(by.clone()),
             Some(Answer { decision: Decision::Denied, by, note, .. }) => {
                 let note = if note.is_empty() { String::new() } else { format!(": {note}") };
                 Standing::Denied(format!("denied by {by}{note}"))

@@ -11,6 +11,7 @@ use relevo_core::{
 
 use crate::{
     artifact::Artifact,
+    guard::StopReason,
     stage::{After, Scene, Sight, Stage, Totals},
     tasks::{Task, TaskError},
     team::{FINISH, WorkflowSpec},
@@ -57,7 +58,7 @@ pub struct Walk {
     /// Tokens used.
     pub tokens: u64,
     /// Why it stopped.
-    pub stop: &'static str,
+    pub stop: StopReason,
     /// Whether it came to an end that is judged.
     pub concluded: bool,
     /// What came out.
@@ -206,7 +207,7 @@ pub async fn walk(
         Some(_) => way.coordinated(chooser).await,
         None => way.handed_on(chooser).await,
     };
-    let concluded = !matches!(stop, "no-successor" | "max-handoffs");
+    let concluded = stop.is_concluded();
     let Way { scene, start, turns, acted, earned, .. } = way;
     let Totals { calls, failures, tokens, .. } = scene.totals();
     Ok(Walk {
@@ -259,7 +260,7 @@ impl Way<'_> {
     }
 
     /// A coordinator invokes and skips until the task stops; returns why it did.
-    async fn coordinated(&mut self, chooser: &mut dyn Chooser) -> &'static str {
+    async fn coordinated(&mut self, chooser: &mut dyn Chooser) -> StopReason {
         let coordinator = self.stage.start();
         let mut sight = self.scene.arrive(coordinator, AgentId::ORIGIN);
         self.start = self.scene.kind();
@@ -267,7 +268,7 @@ impl Way<'_> {
             let Sight { name: situation, observation, .. } = sight;
             let Some(operation) = chooser.operation(coordinator, &observation) else {
                 self.earn(self.scene.conclude());
-                return "finished";
+                return StopReason::Finished;
             };
             let failure = self.perform(coordinator, operation).await;
             let choice = self.stage.operation_name(coordinator, operation);
@@ -285,7 +286,7 @@ impl Way<'_> {
     }
 
     /// Agents hand on until one of them finishes; returns why the task stopped.
-    async fn handed_on(&mut self, chooser: &mut dyn Chooser) -> &'static str {
+    async fn handed_on(&mut self, chooser: &mut dyn Chooser) -> StopReason {
         let (stage, team) = (self.stage, self.stage.team());
         let gamma = team.learner.discount;
         let (mut agent, mut sender, mut handoffs) = (stage.start(), AgentId::ORIGIN, 0);
@@ -313,7 +314,7 @@ impl Way<'_> {
             let before = decides_before.then(|| decide(&self.scene, sight));
             if before.as_ref().is_some_and(|turn| turn.action.is_none()) {
                 self.turns.extend(before);
-                return "no-successor";
+                return StopReason::NoSuccessor;
             }
             let failure = self.perform(agent, operation).await;
             let mut turn = match (before, self.scene.after(agent, sender)) {
@@ -327,16 +328,16 @@ impl Way<'_> {
             turn.failure = failure;
             let action = turn.action;
             self.turns.push(turn);
-            let Some(action) = action else { return "no-successor" };
+            let Some(action) = action else { return StopReason::NoSuccessor };
             let to = team.choice_name(agent, action);
             if to == FINISH {
                 self.earn(self.scene.conclude());
-                return "finished";
+                return StopReason::Finished;
             }
             self.earn(team.reward.handoff);
             self.discount *= gamma;
             if handoffs == team.run.max_handoffs {
-                return "max-handoffs";
+                return StopReason::MaxHandoffs;
             }
             handoffs += 1;
             self.handoff = self.handoff.next(agent).expect("handoffs are limited");

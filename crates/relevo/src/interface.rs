@@ -15,15 +15,18 @@ use crate::{
 pub const BUILT_IN: [&str; 4] = ["payload.kind", "call.ended", "call.operation", "handoff.sender"];
 
 /// How the observed values become features.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum Encoding {
+    #[default]
     None,
     Sparse,
-    Dense { inputs: usize },
+    Dense {
+        inputs: usize,
+    },
 }
 
-/// The observation map of one agent, as the team file declares it.
-#[derive(Clone, Debug)]
+/// The observation map of one agent, as the team file declares it; by default it shows nothing.
+#[derive(Clone, Debug, Default)]
 pub struct View {
     observes: Vec<String>,
     admits: Vec<Option<Conditions>>,

@@ -114,7 +114,7 @@ impl Report {
             let known: Option<Vec<f64>> = arm.walks.iter().map(|w| w.quality).collect();
             let pairs = learned.iter().zip(&arm.walks).map(|(l, w)| l.walk_return - w.walk_return);
             let mut stops = BTreeMap::new();
-            arm.walks.iter().for_each(|w| *stops.entry(w.stop).or_insert(0) += 1);
+            arm.walks.iter().for_each(|w| *stops.entry(w.stop.word()).or_insert(0) += 1);
             let by_start = group(learned).into_iter().map(|(start, tasks)| {
                 let estimate = Estimate::of(tasks.iter().map(|i| arm.walks[*i].walk_return));
                 (start, estimate.expect("groups are not empty"))
@@ -227,7 +227,7 @@ fn group(walks: &[Walk]) -> BTreeMap<String, Vec<usize>> {
 
 fn route(team: &TeamSpec, walk: &Walk) -> Vec<String> {
     let mut names: Vec<String> = walk.acted.iter().map(|a| team.agent_name(*a).to_owned()).collect();
-    names.push(if walk.concluded { FINISH } else { walk.stop }.to_owned());
+    names.push(if walk.concluded { FINISH } else { walk.stop.word() }.to_owned());
     names
 }
 

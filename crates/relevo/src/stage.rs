@@ -5,14 +5,14 @@ use std::{
     collections::BTreeMap,
     path::Path,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::BoxFuture;
 use relevo_core::{
     ids::{ActionId, AgentId, HandoffId, OperationId},
     learner::{Estimator, LocalSpec, Regime},
-    observation::{ActionSet, Features, Observation, Signature},
+    observation::{ActionSet, Features, Observation},
     pools::PooledSpec,
     protocol::ParticipantSpec,
     units::{UnitError, Usage},
@@ -20,15 +20,18 @@ use relevo_core::{
 
 use crate::{
     agent::{
-        Agent, Failure, HandoffLabel, OperationCall, Outcome,
+        Agent, Failure, FailureKind, HandoffLabel, OperationCall, Outcome,
         process::{Brief, ProcessAgent},
     },
     artifact::{Artifact, Facts},
     coordinate::{
         coordination::Coordination,
+        document::Document,
         plan::Move,
-        progress::{Decision, Progress, Reply, Stand},
+        progress::{Progress, Reply},
+        stand::{Decision, Stand},
     },
+    guard::{StopReason, TeamGuard},
     interface::{Situation, View},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
     team::{EstimatorSection, FINISH, TeamSpec, nearest},
@@ -47,8 +50,8 @@ pub struct Stage {
 enum Deciders {
     /// Every agent for itself, by what it sees.
     Agents { views: Vec<View>, regimes: Vec<Regime> },
-    /// One coordinator, whose operations invoke the agents, or skip them.
-    Coordinator(Arc<Coordination>),
+    /// One coordinator, whose operations invoke the agents, or skip them. The view is the agents', which see facts alone.
+    Coordinator { coordination: Arc<Coordination>, view: View },
 }
 
 /// What an agent with only one operation calls it.
@@ -57,7 +60,7 @@ const DEFAULT: &str = "default";
 /// The participant of a coordinated team.
 pub const COORDINATOR: &str = "coordinator";
 
-/// Milliseconds since a moment that stays the same.
+/// Milliseconds since 1970; it never goes back.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 impl Stage {
@@ -102,14 +105,18 @@ impl Stage {
             (None, None) => return Err(TaskError("the team has neither tasks nor a simulated world".into())),
         };
         let deciders = match &team.coordinator {
-            Some(_) => Deciders::Coordinator(Arc::new(Coordination::of(&team).map_err(TaskError)?)),
+            Some(_) => Deciders::Coordinator {
+                coordination: Arc::new(Coordination::of(&team).map_err(TaskError)?),
+                view: View::default(),
+            },
             None => Deciders::Agents {
                 views: team.agents.iter().map(|a| View::new(a, &team.learner.estimator)).collect(),
                 regimes: team.agents.iter().map(|a| team.regime(a)).collect(),
             },
         };
-        let began = Instant::now();
-        let clock: Clock = Arc::new(move || began.elapsed().as_millis() as u64);
+        let (epoch, began) =
+            (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
+        let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         Ok(Stage { team, deciders, agents, tasks, clock })
     }
 
@@ -137,7 +144,7 @@ impl Stage {
     pub fn regime(&self, participant: AgentId) -> Regime {
         match &self.deciders {
             Deciders::Agents { regimes, .. } => regimes[participant.0 as usize],
-            Deciders::Coordinator(coordination) => {
+            Deciders::Coordinator { coordination, .. } => {
                 Regime::Adaptable { operations: coordination.width() as u32 }
             }
         }
@@ -147,14 +154,14 @@ impl Stage {
     pub fn coordination(&self) -> Option<&Arc<Coordination>> {
         match &self.deciders {
             Deciders::Agents { .. } => None,
-            Deciders::Coordinator(coordination) => Some(coordination),
+            Deciders::Coordinator { coordination, .. } => Some(coordination),
         }
     }
 
     /// The participants of a run of `episodes`, with their names: the agents, or the coordinator.
     pub fn participants(&self, episodes: u64) -> Result<Vec<(&str, ParticipantSpec)>, UnitError> {
         match &self.deciders {
-            Deciders::Coordinator(coordination) => {
+            Deciders::Coordinator { coordination, .. } => {
                 let mut spec = self.team.participant(AgentId(0), episodes)?;
                 if let Estimator::Pooled(pooled) = spec.learner.estimator.clone() {
                     let estimator = Estimator::Pooled(PooledSpec { groups: coordination.groups(), ..pooled });
@@ -173,7 +180,7 @@ impl Stage {
     /// The name of a participant.
     pub fn participant_name(&self, participant: AgentId) -> &str {
         match &self.deciders {
-            Deciders::Coordinator(_) if participant != AgentId::ORIGIN => COORDINATOR,
+            Deciders::Coordinator { .. } if participant != AgentId::ORIGIN => COORDINATOR,
             _ => self.team.agent_name(participant),
         }
     }
@@ -181,7 +188,7 @@ impl Stage {
     /// With whom every task begins.
     pub fn start(&self) -> AgentId {
         match &self.deciders {
-            Deciders::Coordinator(_) => AgentId(0),
+            Deciders::Coordinator { .. } => AgentId(0),
             Deciders::Agents { .. } => self.team.agent_id(&self.team.start).expect("names were checked"),
         }
     }
@@ -189,7 +196,7 @@ impl Stage {
     /// The columns of a participant's tables by name: successors, and operations if it has several.
     pub fn columns(&self, participant: AgentId) -> (Vec<String>, Vec<String>) {
         match &self.deciders {
-            Deciders::Coordinator(c) => {
+            Deciders::Coordinator { coordination: c, .. } => {
                 let columns = (0..c.width() as u32).map(|column| c.column_identity(ActionId(column)));
                 (vec![FINISH.to_owned()], columns.collect())
             }
@@ -207,10 +214,22 @@ impl Stage {
         self.team.agents.iter().any(|a| a.command.is_some())
     }
 
+    /// Whom a choice of a participant is about: a successor of an agent, a cell that a coordinator invokes; `None` where it
+    /// concludes or skips.
+    pub fn callee(&self, participant: AgentId, action: ActionId) -> Option<AgentId> {
+        match &self.deciders {
+            Deciders::Agents { .. } => self.team.agent_id(self.team.choice_name(participant, action)),
+            Deciders::Coordinator { coordination, .. } => match coordination.move_of(action) {
+                Move::Skip(_) => None,
+                Move::Invoke(cell) | Move::Only(cell) => Some(AgentId(cell as u32)),
+            },
+        }
+    }
+
     /// The name of an operation of a participant.
     pub fn operation_name(&self, participant: AgentId, operation: OperationId) -> String {
         match &self.deciders {
-            Deciders::Coordinator(c) => c.column_name(ActionId(operation.0)),
+            Deciders::Coordinator { coordination: c, .. } => c.column_name(ActionId(operation.0)),
             Deciders::Agents { .. } => self.operation(participant, operation).to_owned(),
         }
     }
@@ -224,8 +243,7 @@ impl Stage {
     fn sight(&self, decision: Decision) -> Sight {
         let mut observation = decision.observation();
         if matches!(self.team.learner.estimator, EstimatorSection::Pooled { .. }) {
-            let coarser = decision.coarser.iter().map(|name| Signature::of_name(name));
-            observation.features = Features::Coarser(coarser.collect());
+            observation.features = Features::Coarser(decision.coarser_signatures());
         }
         Sight { name: decision.name, observation, masked: decision.masked }
     }
@@ -241,15 +259,15 @@ impl Stage {
         let mut artifact = task.artifact.clone();
         let progress = match &self.deciders {
             Deciders::Agents { .. } => None,
-            Deciders::Coordinator(coordination) => {
+            Deciders::Coordinator { coordination, .. } => {
                 let progress = Progress::open(coordination, &artifact.facts, &artifact.payload);
                 let progress = progress.map_err(|e| TaskError(format!("task {}: {e}", task.id)))?;
                 artifact.payload = progress.payload().into();
                 Some(progress)
             }
         };
-        let (own, last, totals) = Default::default();
-        Ok(Scene { stage: self, task, artifact, progress, own, last, totals })
+        let (answer, own, last, totals) = Default::default();
+        Ok(Scene { stage: self, task, artifact, progress, answer, own, last, totals })
     }
 }
 
@@ -298,16 +316,20 @@ pub enum After {
     /// The successor is chosen.
     HandOver(Sight),
     /// The task has stopped, for this reason, and is judged.
-    Concluded(&'static str),
+    Concluded(StopReason),
 }
 
 /// What a call led to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Performance {
     /// r: the price of the call and what the agent itself reports.
     pub reward: f64,
     /// What it used up.
     pub usage: Usage,
+    /// What it was charged, in the team's currency.
+    pub money: f64,
+    /// How it ended.
+    pub ended: Result<(), FailureKind>,
     /// What went wrong, for people.
     pub failure: Option<String>,
 }
@@ -319,6 +341,8 @@ pub struct Scene<'s> {
     artifact: Artifact,
     /// How far a coordinated task got.
     progress: Option<Progress>,
+    /// What somebody came to who took the task over.
+    answer: Option<Arc<[u8]>>,
     /// Private facts, by agent: kept for the task, never handed on.
     own: BTreeMap<AgentId, Facts>,
     last: Called,
@@ -346,18 +370,54 @@ impl<'s> Scene<'s> {
         self.totals
     }
 
-    /// The situation of `agent`, to which `sender` handed over, in a team whose agents decide for themselves.
+    /// The situation of `agent`, to which `sender` handed over.
     pub fn situation(&self, agent: AgentId, sender: AgentId) -> Situation<'_> {
         const NOTHING: &Facts = &Facts::new();
-        let Deciders::Agents { views, .. } = &self.stage.deciders else {
-            unreachable!("agents of a coordinated team see no situations");
-        };
         Situation {
-            view: &views[agent.0 as usize],
+            view: match &self.stage.deciders {
+                Deciders::Agents { views, .. } => &views[agent.0 as usize],
+                Deciders::Coordinator { view, .. } => view,
+            },
             own: self.own.get(&agent).unwrap_or(NOTHING),
-            sender: self.stage.team.agent_name(sender),
+            sender: self.stage.participant_name(sender),
             ended: self.last.ended,
             operation: &self.last.operation,
+        }
+    }
+
+    /// Whether a person must approve of a call of `agent`, to which `sender` handed over.
+    pub fn needs_approval(&self, agent: AgentId, sender: AgentId) -> bool {
+        let approval = &self.stage.team.agents[agent.0 as usize].approval;
+        approval.as_ref().is_some_and(|approval| {
+            approval.is_needed(|when| self.situation(agent, sender).holds(when, &self.artifact))
+        })
+    }
+
+    /// A number that stands for what is handed over, where the guards look for repetitions.
+    pub fn digest(&self, guard: &TeamGuard) -> u64 {
+        if guard.spec().repetition.is_none() {
+            return 0;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&serde_json::to_vec(&self.artifact.facts).expect("texts, numbers and truth values"));
+        hasher.update(&self.artifact.payload);
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(first)
+    }
+
+    /// How calls in a handoff are labelled: a coordinator makes several.
+    pub fn label(&self, handoff: HandoffId) -> HandoffLabel {
+        HandoffLabel(match &self.progress {
+            Some(progress) => format!("{handoff}.{}", progress.steps()),
+            None => handoff.to_string(),
+        })
+    }
+
+    /// The task ends for a reason that lies outside of its plan.
+    pub fn halt(&mut self, reason: StopReason) {
+        if let Some(progress) = &mut self.progress {
+            progress.halt(reason);
         }
     }
 
@@ -384,7 +444,7 @@ impl<'s> Scene<'s> {
         if let Some(progress) = &self.progress {
             return match progress.stand() {
                 Stand::Decide(decision) => After::Operate(self.stage.sight(decision)),
-                Stand::Stop(reason) => After::Concluded(reason.word()),
+                Stand::Stop(reason) => After::Concluded(reason),
             };
         }
         let situation = self.situation(participant, sender);
@@ -407,22 +467,25 @@ impl<'s> Scene<'s> {
         let stage = self.stage;
         let (agent, operation) = match &stage.deciders {
             Deciders::Agents { .. } => (participant, stage.operation(participant, operation)),
-            Deciders::Coordinator(c) => match c.move_of(ActionId(operation.0)) {
+            Deciders::Coordinator { coordination: c, .. } => match c.move_of(ActionId(operation.0)) {
                 Move::Skip(_) => return None,
                 Move::Invoke(cell) | Move::Only(cell) => (AgentId(cell as u32), DEFAULT),
             },
         };
+        Some((agent, self.call_with(agent, operation, handoff)))
+    }
+
+    /// A call of `agent`, whoever was chosen.
+    pub fn call_agent(&self, agent: AgentId, handoff: HandoffId) -> BoxFuture<'s, Outcome> {
+        self.call_with(agent, DEFAULT, handoff)
+    }
+
+    fn call_with(&self, agent: AgentId, operation: &'s str, handoff: HandoffId) -> BoxFuture<'s, Outcome> {
+        let stage = self.stage;
         let (performer, artifact) = (&stage.agents[agent.0 as usize], self.artifact.clone());
-        let call = OperationCall {
-            agent: &stage.team.agents[agent.0 as usize].name,
-            operation,
-            handoff: HandoffLabel(match &self.progress {
-                // A coordinator calls several agents in one handoff.
-                Some(progress) => format!("{handoff}.{}", progress.steps()),
-                None => handoff.to_string(),
-            }),
-        };
-        Some((agent, Box::pin(async move { performer.perform(&call, artifact).await })))
+        let agent = &stage.team.agents[agent.0 as usize].name;
+        let call = OperationCall { agent, operation, handoff: self.label(handoff) };
+        Box::pin(async move { performer.perform(&call, artifact).await })
     }
 
     /// Take what came of such a call; nothing, where somebody was skipped.
@@ -435,40 +498,64 @@ impl<'s> Scene<'s> {
         let Some(outcome) = outcome else {
             let progress = self.progress.as_mut().expect("only a coordinator skips");
             progress.skip(ActionId(operation.0));
-            return Performance::default();
+            let usage = Usage::default();
+            return Performance { reward: 0.0, usage, money: 0.0, ended: Ok(()), failure: None };
         };
+        let mut failure = outcome.failure().cloned();
+        let (facts, payload) = (outcome.artifact.facts.clone(), outcome.artifact.payload.clone());
+        match &mut self.progress {
+            None => {
+                self.artifact = Artifact { facts, payload };
+                self.own.entry(participant).or_default().extend(outcome.private.clone());
+                let operation = self.stage.operation(participant, operation).to_owned();
+                self.last = Called { ended: "done", operation };
+            }
+            Some(progress) => {
+                let reply = if failure.is_none() { Reply::Document(&payload) } else { Reply::Failed };
+                if let Err(e) = progress.performed(ActionId(operation.0), reply) {
+                    failure = Some(Failure::Garbage(e.to_string()));
+                }
+                if failure.is_none() {
+                    self.artifact.facts = facts;
+                }
+                self.artifact.payload = progress.payload().into();
+            }
+        }
+        self.count(&outcome, failure)
+    }
+
+    /// Take what came of a call of somebody who took the task over: it is what comes out.
+    pub fn take_over(&mut self, outcome: Outcome) -> Performance {
+        let mut failure = outcome.failure().cloned();
+        if failure.is_none() {
+            let answer = match &self.progress {
+                None => Ok(outcome.artifact.payload.clone()),
+                Some(_) => Document::parse(&outcome.artifact.payload)
+                    .map(|document| document.answer().unwrap_or_default().as_bytes().into()),
+            };
+            match answer {
+                Ok(payload) => self.answer = Some(payload),
+                Err(e) => failure = Some(Failure::Garbage(e.to_string())),
+            }
+        }
+        self.count(&outcome, failure)
+    }
+
+    /// What a call has cost, and how it ended.
+    fn count(&mut self, outcome: &Outcome, failure: Option<Failure>) -> Performance {
         let reward = &self.stage.team.reward;
         // r = price of a call + tokens / 1000 * their price + money * its weight + what the agent measured
         let used = outcome.tokens as f64 / 1000.0 * reward.tokens + outcome.money * reward.money;
         let mut performance = Performance {
             reward: reward.call + used + outcome.reward.unwrap_or(0.0),
             usage: Usage { tokens: outcome.tokens, failures: 0 },
+            money: outcome.money,
+            ended: Ok(()),
             failure: None,
         };
-        let mut failure = outcome.failure().cloned();
-        match &mut self.progress {
-            None => {
-                self.artifact = outcome.artifact;
-                self.own.entry(participant).or_default().extend(outcome.private);
-                let operation = self.stage.operation(participant, operation).to_owned();
-                self.last = Called { ended: "done", operation };
-            }
-            Some(progress) => {
-                let reply = match failure {
-                    None => Reply::Document(&outcome.artifact.payload),
-                    Some(_) => Reply::Failed,
-                };
-                if let Err(e) = progress.performed(ActionId(operation.0), reply) {
-                    failure = Some(Failure::Garbage(e.to_string()));
-                }
-                if failure.is_none() {
-                    self.artifact.facts = outcome.artifact.facts;
-                }
-                self.artifact.payload = progress.payload().into();
-            }
-        }
         if let Some(failure) = failure {
             self.last.ended = failure.kind().word();
+            performance.ended = Err(failure.kind());
             performance.reward += reward.failure;
             performance.usage.failures = 1;
             performance.failure = Some(match outcome.stderr_tail.trim() {
@@ -500,9 +587,11 @@ impl<'s> Scene<'s> {
     /// What comes out: the artifact, or in a coordinated team the answer in it.
     pub fn result(&self) -> Artifact {
         let mut result = self.artifact.clone();
-        if let Some(progress) = &self.progress {
-            result.payload = progress.result().into();
-        }
+        result.payload = match (&self.answer, &self.progress) {
+            (Some(answer), _) => answer.clone(),
+            (None, Some(progress)) => progress.result().into(),
+            (None, None) => result.payload,
+        };
         result
     }
 

@@ -57,10 +57,10 @@ fn a_question_waits_is_answered_once_and_is_found_again() {
     assert_eq!((list.len(), list[0].approval.as_ref().unwrap().asked_at), (1, 1000));
     let approval = run.approvals().decide(ID, Decision::Approved, "ann", "fine", 2000).unwrap();
     assert_eq!(approval.answer.unwrap().by, "ann");
-    assert_eq!(run.approvals().ask(ID, asked(), 9000, None).unwrap(), Standing::Approved);
+    assert_eq!(run.approvals().ask(ID, asked(), 9000, None).unwrap(), Standing::Approved("ann".into()));
     let error = run.approvals().decide(ID, Decision::Denied, "bob", "", 3000).unwrap_err().to_string();
     assert!(error.contains("was approved by ann already"), "{error}");
-    assert_eq!(run.approvals().standing(ID, &asked(), 4000), Standing::Approved);
+    assert_eq!(run.approvals().standing(ID, &asked(), 4000), Standing::Approved("ann".into()));
 
     run.approvals().ask("other", asked(), 1, None).unwrap();
     run.approvals().decide("other", Decision::Denied, "bob", "too much", 2).unwrap();
@@ -78,7 +78,7 @@ fn nobody_answering_in_time_is_a_no() {
     // An answer in time holds later too.
     run.approvals().ask("other", asked(), 1000, Some(500)).unwrap();
     run.approvals().decide("other", Decision::Approved, "ann", "", 1499).unwrap();
-    assert_eq!(run.approvals().standing("other", &asked(), 9999), Standing::Approved);
+    assert_eq!(run.approvals().standing("other", &asked(), 9999), Standing::Approved("ann".into()));
 }
 
 /// Whatever becomes of the file of an approved question, short of nothing at all, it is no longer approved.
@@ -104,7 +104,7 @@ fn all_doubt_is_a_no() {
         let run = Run::new();
         run.approvals().ask(ID, asked(), 1, None).unwrap();
         run.approvals().decide(ID, Decision::Approved, "ann", "", 2).unwrap();
-        assert_eq!(run.approvals().standing(ID, &asked(), 3), Standing::Approved);
+        assert_eq!(run.approvals().standing(ID, &asked(), 3), Standing::Approved("ann".into()));
         harm(&run.file(), fs::read_to_string(run.file()).unwrap());
         let why = denied(run.approvals().standing(ID, &asked(), 3));
         assert!(why.contains(said), "{said}: {why}");
@@ -127,7 +127,7 @@ fn all_doubt_is_a_no() {
     let why = denied(run.approvals().ask("5-1-0-approval", asked(), 3, None).unwrap());
     assert_eq!(why, "its file was altered");
     let dearer = Asked { estimate: Cost { money: 0.2, ..asked().estimate }, ..asked() };
-    assert_eq!(run.approvals().ask(ID, dearer, 3, None).unwrap(), Standing::Approved);
+    assert_eq!(run.approvals().ask(ID, dearer, 3, None).unwrap(), Standing::Approved("ann".into()));
     let other = Asked { situation: "amount=huge".into(), ..asked() };
     let why = denied(run.approvals().ask(ID, other, 3, None).unwrap());
     assert_eq!(why, "its file asks something else");
@@ -155,7 +155,7 @@ fn of_many_who_answer_at_once_one_does() {
         for message in said.iter().flatten() {
             assert!(message.contains(&format!("by {} already", winners[0])), "{message}");
         }
-        let approved = run.approvals().standing(&id, &asked(), 3) == Standing::Approved;
+        let approved = matches!(run.approvals().standing(&id, &asked(), 3), Standing::Approved(_));
         assert_eq!(approved, winners[0].is_multiple_of(2));
     }
 }
@@ -174,7 +174,7 @@ fn names_and_texts_are_bounded() {
     let note = "n".repeat(TEXT_BYTES_MAX + 1);
     assert!(run.approvals().decide(ID, Decision::Approved, "ann", &note, 2).is_err());
     run.approvals().decide(ID, Decision::Approved, "ann", "", 2).unwrap();
-    assert_eq!(run.approvals().standing(ID, &long, 3), Standing::Approved);
+    assert_eq!(run.approvals().standing(ID, &long, 3), Standing::Approved("ann".into()));
 }
 
 #[test]

@@ -11,8 +11,9 @@ use relevo::{
         features::Regime,
         plan::{Move, Role},
         progress::{Progress, Reply},
-        stand::{Decision, Stand, StopReason},
+        stand::{Decision, Stand},
     },
+    guard::StopReason,
     team::TeamSpec,
 };
 use relevo_core::{
@@ -157,7 +158,7 @@ fn every_plan_comes_to_its_end() {
         let steps: Vec<&str> = expected.iter().map(|names| names.split(' ').next().unwrap()).collect();
         let (legal, end) = walk(&coordination, open(&coordination, regime), &steps);
         assert_eq!(legal, expected, "{regime:?}");
-        assert_eq!(end.stand(), Stand::Stop(StopReason::Done), "{regime:?}");
+        assert_eq!(end.stand(), Stand::Stop(StopReason::EvaluatorDone), "{regime:?}");
         let branched = matches!(regime, Regime::Ambiguous | Regime::Contradictory);
         assert_eq!(end.document().branches.len(), if branched { 2 } else { 0 }, "{regime:?}");
         assert_eq!(end.result(), if branched { b"thus".to_vec() } else { b"so".to_vec() }, "{regime:?}");
@@ -234,7 +235,7 @@ fn what_is_required_is_not_skipped() {
     );
     let (legal, end) = walk(&coordination, progress, &["solver_cot", "web_search", "verifier"]);
     assert_eq!(legal[1..], ["web_search", "verifier"]);
-    assert_eq!((end.stand(), end.missing()), (Stand::Stop(StopReason::Budget), vec![]));
+    assert_eq!((end.stand(), end.missing()), (Stand::Stop(StopReason::MaxSteps), vec![]));
 }
 
 #[test]
@@ -243,9 +244,9 @@ fn an_evaluator_does_not_end_what_is_not_verified() {
     let steps = ["planner", "memory", "solver_cot", "evaluator"];
     let (_, mid) = walk(&coordination, open(&coordination, Regime::HighRisk), &steps);
     let (_, end) = walk(&coordination, mid, &["verifier"]);
-    assert_eq!(end.stand(), Stand::Stop(StopReason::Done), "it ends as soon as that is done");
+    assert_eq!(end.stand(), Stand::Stop(StopReason::EvaluatorDone), "it ends as soon as that is done");
     let (_, end) = walk(&coordination, open(&coordination, Regime::EvidenceHeavy), &steps);
-    assert_eq!(end.stand(), Stand::Stop(StopReason::Done));
+    assert_eq!(end.stand(), Stand::Stop(StopReason::EvaluatorDone));
 }
 
 #[test]

@@ -655,7 +655,7 @@ async fn a_discounted_chain_decided_after() {
         let (end, values, walk) = settle("", &format!("credit = {credit}"), CHAIN).await;
         near(end.episode_return, expected, "episode");
         near(walk.walk_return, expected, "walk");
-        assert_eq!((end.handoffs, end.stop, end.path.len()), (2, "finished", 3));
+        assert_eq!((end.handoffs, end.stop.word(), end.path.len()), (2, "finished", 3));
         assert!(end.greedy);
         // The choice comes after the first call: its value is the return from there on.
         near(values[0].unwrap(), (expected + 0.1) / G, credit);
@@ -697,11 +697,11 @@ async fn a_deadline_ends_with_nothing() {
     for (decides, expected, last) in [("after", after, -0.05), ("before", before, -0.15)] {
         let learner = format!("decides = \"{decides}\"");
         let (end, values, walk) = settle("max_handoffs = 2", &learner, &circle).await;
-        assert_eq!((end.stop, end.handoffs, end.path.len()), ("max-handoffs", 2, 3));
+        assert_eq!((end.stop.word(), end.handoffs, end.path.len()), ("max-handoffs", 2, 3));
         near(end.episode_return, expected, decides);
         near(walk.walk_return, expected, decides);
         near(values[2].unwrap(), last, decides);
-        assert_eq!((walk.stop, walk.quality, walk.calls), ("max-handoffs", Some(0.0), 3));
+        assert_eq!((walk.stop.word(), walk.quality, walk.calls), ("max-handoffs", Some(0.0), 3));
         // A deadline is an end for all credits alike.
         let learner = format!("{learner}\ncredit = {{ rule = \"trajectory\" }}");
         let (_, values, _) = settle("max_handoffs = 2", &learner, &circle).await;
@@ -715,12 +715,12 @@ async fn a_dead_end_is_worth_what_it_cost() {
     let dead = CHAIN.replace("handoffs = [\"clerk\"]\n", stuck);
     // Decided after, the smith works and then has nobody; before, it is still raw, and the clerk gets it.
     let (end, values, walk) = settle("", "", &dead).await;
-    assert_eq!((end.stop, end.handoffs, end.path.len()), ("no-successor", 1, 2));
+    assert_eq!((end.stop.word(), end.handoffs, end.path.len()), ("no-successor", 1, 2));
     let expected = -0.1 - 0.05 * G - 0.1 * G.powi(2);
     near(end.episode_return, expected, "after");
     near(walk.walk_return, expected, "after");
     near(values[0].unwrap(), -0.05 - 0.1 * G, "after");
-    assert_eq!((walk.stop, walk.calls, walk.turns.last().unwrap().action), ("no-successor", 2, None));
+    assert_eq!((walk.stop.word(), walk.calls, walk.turns.last().unwrap().action), ("no-successor", 2, None));
 
     let (end, values, _) = settle("", "credit = { rule = \"trajectory\" }", &dead).await;
     near(values[0].unwrap(), end.episode_return, "trajectory");
@@ -729,17 +729,17 @@ async fn a_dead_end_is_worth_what_it_cost() {
     for credit in ["value-passing", "trajectory"] {
         let learner = format!("decides = \"before\"\ncredit = {{ rule = \"{credit}\" }}");
         let (end, values, walk) = settle("", &learner, &never).await;
-        assert_eq!((end.stop, end.handoffs, end.path.len()), ("no-successor", 1, 1));
+        assert_eq!((end.stop.word(), end.handoffs, end.path.len()), ("no-successor", 1, 1));
         near(end.episode_return, -0.15, credit);
         near(walk.walk_return, -0.15, credit);
         near(values[0].unwrap(), -0.15, credit);
-        assert_eq!((walk.stop, walk.calls), ("no-successor", 1));
+        assert_eq!((walk.stop.word(), walk.calls), ("no-successor", 1));
     }
     let nobody =
         CHAIN.replace("handoffs = [\"smith\"]", "handoffs = [{ to = \"smith\", when = { state = \"x\" } }]");
     for (decides, expected, calls) in [("after", -0.1, 1), ("before", 0.0, 0)] {
         let (end, _, walk) = settle("", &format!("decides = \"{decides}\""), &nobody).await;
-        assert_eq!((end.stop, end.handoffs, walk.calls), ("no-successor", 0, calls));
+        assert_eq!((end.stop.word(), end.handoffs, walk.calls), ("no-successor", 0, calls));
         near(end.episode_return, expected, decides);
         near(walk.walk_return, expected, decides);
     }

@@ -105,7 +105,7 @@ fn decide(arguments: &DecideArguments, decision: Decision) -> Result<ExitCode, F
 fn value(question: &Listed) -> Value {
     let why = match &question.standing {
         Standing::Denied(why) => Some(why),
-        Standing::Pending | Standing::Approved => None,
+        Standing::Pending | Standing::Approved(_) => None,
     };
     let stands = question.standing.word();
     json!({ "id": question.id, "standing": stands, "denied_because": why, "approval": question.approval })

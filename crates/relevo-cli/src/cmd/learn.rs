@@ -11,17 +11,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{
+    approval::{Approvals, Listed, Standing},
     evaluate::evaluate,
-    learn::{EpisodeEnd, LEDGER_FILE, RunConfig, Session},
+    learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
     picture,
     report::{self, Report},
     stage::Stage,
+    stop::StopOrder,
     team::TeamSpec,
 };
 
@@ -57,7 +59,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let stage = world::stage(&arguments.team)?;
     let out = folder(arguments, stage.team())?;
     let runtime = world::runtime()?;
-    let (mut session, done_before) = if arguments.resume {
+    let (session, done_before) = if arguments.resume {
         let (session, dropped) = Session::resume(&stage, &out, arguments.seed, arguments.episodes)?;
         let done = session.episodes_done();
         let under_way = match session.open() {
@@ -81,27 +83,41 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
 
     let stop = Arc::new(AtomicBool::new(false));
     runtime.spawn(interrupt(stop.clone()));
+    let mut session = session.heed(stop.clone());
     let mut live = Live::new(stage.team(), episodes, done_before);
     let started = Instant::now();
-    let flow = runtime.block_on(async {
-        session
-            .run(|end| {
-                live.episode(end);
-                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
-            .await
-    })?;
+    let asked = runtime.spawn(tell_of_questions(out.clone()));
+    let flow = runtime.block_on(session.run(|end| {
+        live.episode(end);
+        ControlFlow::Continue(())
+    }))?;
+    asked.abort();
     live.finish();
     let policy = session.policy();
     write_file(&out.join(POLICY_FILE), policy.to_text())?;
     if flow.is_break() {
-        let again = arguments.team.display();
-        say!(
-            "stopped after {} of {episodes} episodes; nothing learned is lost. Go on with:\n  relevo learn {again} --resume --out {}",
-            session.episodes_done(),
-            out.display()
-        );
-        return Ok(ExitCode::from(130));
+        let (done, team, run) = (session.episodes_done(), arguments.team.display(), out.display());
+        let again = format!("Go on with:\n  relevo learn {team} --resume --out {run}");
+        let code = match session.broken_off() {
+            Some(BrokenOff::Ordered(StopOrder { by, reason, .. })) => {
+                say!(
+                    "stopped by {by} after {done} of {episodes} episodes: {reason}. Lift that with:\n  relevo stop {run} --lift\n{again}"
+                );
+                STOPPED
+            }
+            Some(BrokenOff::Guarded(reason)) => {
+                say!(
+                    "stopped after {done} of {episodes} episodes, as [guards] say: {reason}. Raise that limit, and {}",
+                    again.to_lowercase()
+                );
+                STOPPED
+            }
+            Some(BrokenOff::Asked) | None => {
+                say!("stopped after {done} of {episodes} episodes; nothing learned is lost. {again}");
+                130
+            }
+        };
+        return Ok(ExitCode::from(code));
     }
     let learning = started.elapsed();
     if report(&runtime, &stage, &session, &out, &stop)?.is_break() {
@@ -155,6 +171,24 @@ fn report(
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();
     say!("in {}: {}", out.display(), files.join(", "));
     Ok(ControlFlow::Continue(()))
+}
+
+/// The exit code of a run that a guard or an order has stopped.
+const STOPPED: u8 = 3;
+
+/// Say that people are asked, whenever there are more questions than before.
+async fn tell_of_questions(out: PathBuf) {
+    let (approvals, mut before) = (Approvals::of(&out), 0);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        let is_pending = |l: &&Listed| l.standing == Standing::Pending;
+        let pending = approvals.list(now).map_or(0, |all| all.iter().filter(is_pending).count());
+        if pending > before {
+            say!("{pending} calls wait for approval: relevo approvals list {}", out.display());
+        }
+        before = pending;
+    }
 }
 
 async fn until(stop: &AtomicBool) {
@@ -240,7 +274,7 @@ impl<'t> Live<'t> {
         self.said = Instant::now();
         if end.greedy || self.workflow.is_empty() {
             let mut names: Vec<&str> = end.path.iter().map(|a| self.team.agent_name(*a)).collect();
-            names.push(end.stop);
+            names.push(end.stop.word());
             self.workflow = names.join(" → ");
         }
         let mean = self.sum / self.recent.len() as f64;

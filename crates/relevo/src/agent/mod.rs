@@ -11,7 +11,7 @@ mod reply;
 use std::{borrow::Cow, fmt};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IntoDeserializer};
 
 use crate::artifact::{Artifact, Facts};
 
@@ -184,6 +184,11 @@ impl FailureKind {
             FailureKind::Cancelled => "cancelled",
             FailureKind::Denied => "denied",
         }
+    }
+
+    /// The kind of a word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::deserialize(word.into_deserializer()).map_err(|_: serde::de::value::Error| ()).ok()
     }
 
     /// Whether no further call can succeed before a person has done something about it.

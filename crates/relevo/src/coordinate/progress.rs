@@ -12,10 +12,13 @@ use super::{
     document::{BranchResult, Document, DocumentError, best, stated},
     features::{Regime, TaskFeatures},
     plan::{Move, Role},
-    stand::{Decision, Stand, StopReason},
+    stand::{Decision, Stand},
     state::{Folded, State},
 };
-use crate::artifact::{Facts, Scalar};
+use crate::{
+    artifact::{Facts, Scalar},
+    guard::StopReason,
+};
 
 /// What came of a cell's call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,10 +236,10 @@ impl Progress {
         read.map(drop)
     }
 
-    /// Stop it, if it has not stopped, for a reason that is a word.
-    pub fn halt(&mut self, word: &'static str) {
+    /// Stop it, if it has not stopped, for a reason that lies outside of its plan.
+    pub fn halt(&mut self, reason: StopReason) {
         if self.stopped.is_none() {
-            self.stop(StopReason::Halted(word));
+            self.stop(reason);
         }
     }
 
@@ -256,10 +259,10 @@ impl Progress {
     /// Find out what may come next, going on to the next part of the plan where in this one nothing may.
     fn settle(&mut self) {
         if self.steps >= self.coordination.steps_max() {
-            return self.stop(StopReason::Budget);
+            return self.stop(StopReason::MaxSteps);
         }
         if self.work.document.done == Some(true) && self.outstanding().next().is_none() {
-            return self.stop(StopReason::Done);
+            return self.stop(StopReason::EvaluatorDone);
         }
         loop {
             (self.legal, self.masked) = self.choices();

@@ -5,30 +5,7 @@ use relevo_core::{
     observation::{ActionSet, Observation, Signature},
 };
 
-/// Why a task stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    /// An evaluator said that it is done, and nothing that is required was outstanding.
-    Done,
-    /// It had all its steps.
-    Budget,
-    /// There is nothing that may come next.
-    NothingLegal,
-    /// Somebody else stopped it, who says why in a word.
-    Halted(&'static str),
-}
-
-impl StopReason {
-    /// The reason as a word that records and reports may rely on.
-    pub fn word(self) -> &'static str {
-        match self {
-            StopReason::Done => "evaluator-done",
-            StopReason::Budget => "max-steps",
-            StopReason::NothingLegal => "nothing-legal",
-            StopReason::Halted(word) => word,
-        }
-    }
-}
+use crate::guard::StopReason;
 
 /// Where a task stands.
 #[derive(Clone, Debug, PartialEq)]

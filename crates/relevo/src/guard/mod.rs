@@ -50,6 +50,16 @@ pub struct GuardSpec {
     pub costs: BTreeMap<AgentId, DeclaredCost>,
 }
 
+impl GuardSpec {
+    /// Whether any guard ever masks a choice.
+    pub fn masks(&self) -> bool {
+        let degrades = |budget: &Budget<AgentId>| budget.on_exceed == OnExceed::Degrade;
+        !self.allow.is_empty()
+            || self.breaker.is_some()
+            || [&self.budget, &self.session_budget].into_iter().flatten().any(degrades)
+    }
+}
+
 /// A task goes in circles when the same agent is given the same thing `times` times among the last `window` handoffs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -23,6 +23,8 @@ pub enum StopReason {
     Budget(Resource),
     /// A call failed in a way that no further call can mend.
     TerminalError,
+    /// As a budget was used up, somebody took it over.
+    HandedOff,
     /// A person said no, or nobody said yes in time.
     Denied,
     /// The run was told to stop.
@@ -48,9 +50,20 @@ pub enum Guard {
     Budget,
 }
 
+impl Guard {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Guard::Allow => "allow",
+            Guard::Breaker => "breaker",
+            Guard::Budget => "budget",
+        }
+    }
+}
+
 impl StopReason {
     /// All there are.
-    pub const ALL: [StopReason; 18] = [
+    pub const ALL: [StopReason; 19] = [
         StopReason::Finished,
         StopReason::Ended,
         StopReason::MaxHandoffs,
@@ -61,6 +74,7 @@ impl StopReason {
         StopReason::Budget(Resource::Money),
         StopReason::Budget(Resource::Time),
         StopReason::TerminalError,
+        StopReason::HandedOff,
         StopReason::Denied,
         StopReason::Killed,
         StopReason::EvaluatorDone,
@@ -84,6 +98,7 @@ impl StopReason {
             StopReason::Budget(Resource::Money) => "budget-money",
             StopReason::Budget(Resource::Time) => "budget-time",
             StopReason::TerminalError => "terminal-error",
+            StopReason::HandedOff => "handed-off",
             StopReason::Denied => "denied",
             StopReason::Killed => "killed",
             StopReason::EvaluatorDone => "evaluator-done",
@@ -93,6 +108,14 @@ impl StopReason {
             StopReason::Guarded(Guard::Breaker) => "guarded-breaker",
             StopReason::Guarded(Guard::Budget) => "guarded-budget",
         }
+    }
+}
+
+impl StopReason {
+    /// Whether the task has come to an end that is judged, and was not broken off.
+    pub fn is_concluded(self) -> bool {
+        matches!(self, StopReason::Finished | StopReason::EvaluatorDone | StopReason::MaxSteps)
+            || matches!(self, StopReason::NothingLegal | StopReason::HandedOff)
     }
 }
 

@@ -5,17 +5,19 @@ use std::collections::{VecDeque, btree_map::Entry as Vacancy};
 
 use futures_util::future::BoxFuture;
 use relevo_core::{
-    ids::{AgentId, EpisodeId, HandoffId, OperationId},
+    ids::{ActionId, AgentId, EpisodeId, HandoffId, OperationId},
     learner::{DecisionPoint, Regime},
-    observation::{Observation, Signature},
+    observation::{ActionSet, Observation, Signature},
     protocol::{Effect, Event, Handoff, Next},
     record::Record,
-    units::{Return, Tau},
+    units::{Return, Tau, Usage},
 };
 
 use super::{Crew, EpisodeEnd, LearnError};
 use crate::{
     agent::Outcome,
+    approval::{Asked, question_id},
+    guard::{Cost, Permit, Question, StopReason, TaskGuard, Verdict},
     stage::{After, Scene, Sight, Stage},
     team::CreditSection,
 };
@@ -32,6 +34,14 @@ pub(super) struct Call<'s> {
     pub(super) outcome: BoxFuture<'s, Outcome>,
 }
 
+/// What a person is asked before a call.
+pub(super) struct Ask {
+    /// The name of the question.
+    pub(super) id: String,
+    /// The question.
+    pub(super) asked: Asked,
+}
+
 /// What came of one step of an episode.
 pub(super) enum Step<'s> {
     /// A record to be kept before the next step.
@@ -40,6 +50,8 @@ pub(super) enum Step<'s> {
     Done,
     /// Nothing goes on before this call has come back, and [`Episode::called`] was told of it.
     Call(Call<'s>),
+    /// Nothing goes on before [`Episode::answered`] was told what a person says.
+    Ask(Ask),
     /// The task has ended.
     Ended,
 }
@@ -49,15 +61,39 @@ pub(super) struct Episode<'s> {
     stage: &'s Stage,
     scene: Scene<'s>,
     number: u64,
+    /// The driver's own records, to be made before anything else.
+    notes: VecDeque<Record>,
     /// Effects to carry out, with the participant that wants them.
     todo: VecDeque<(AgentId, Effect)>,
     /// The call that has not come back.
-    calling: Option<(AgentId, Effect)>,
+    calling: Option<Calling>,
+    guard: TaskGuard,
     end: EpisodeEnd,
     /// gamma^(primitive steps so far).
     discount: f64,
     /// Who is still to re-compute its local model, once the task has ended.
     replans: Option<Vec<AgentId>>,
+}
+
+/// A call on its way.
+struct Calling {
+    participant: AgentId,
+    handoff: HandoffId,
+    operation: OperationId,
+    /// How far the guards have let it.
+    pass: Pass,
+    /// Who does it instead, as the budget of the task is used up.
+    takeover: Option<AgentId>,
+}
+
+/// How far the guards have let a call.
+enum Pass {
+    Unasked,
+    /// A person is to say.
+    Question(Question),
+    /// They have.
+    Answered,
+    Permitted(Permit),
 }
 
 impl<'s> Episode<'s> {
@@ -72,13 +108,24 @@ impl<'s> Episode<'s> {
             episode: number,
             episode_return: 0.0,
             handoffs: 0,
-            stop: "ended",
+            stop: StopReason::Ended,
             path: vec![],
             greedy: true,
         };
-        let todo = VecDeque::new();
-        let mut episode =
-            Episode { stage, scene, number, todo, calling: None, end, discount: 1.0, replans: None };
+        let guard = TaskGuard::new(&mut crew.guard, (crew.clock)());
+        let (notes, todo) = Default::default();
+        let mut episode = Episode {
+            stage,
+            scene,
+            number,
+            notes,
+            todo,
+            calling: None,
+            guard,
+            end,
+            discount: 1.0,
+            replans: None,
+        };
         let id = HandoffId::opening(EpisodeId(u128::from(number)));
         episode.deliver(crew, Handoff { id, to: stage.start(), clock: number })?;
         Ok(episode)
@@ -101,9 +148,14 @@ impl<'s> Episode<'s> {
 
     /// Carry out the next effect.
     pub(super) fn step(&mut self, crew: &mut Crew) -> Result<Step<'s>, LearnError> {
+        if let Some(note) = self.notes.pop_front() {
+            return Ok(Step::Record(AgentId::ORIGIN, note));
+        }
         // A call that was never begun is asked for again.
-        let next = self.calling.take().or_else(|| self.todo.pop_front());
-        let Some((agent, effect)) = next else { return self.after(crew) };
+        if let Some(calling) = self.calling.take() {
+            return self.call(crew, calling);
+        }
+        let Some((agent, effect)) = self.todo.pop_front() else { return self.after(crew) };
         match effect {
             Effect::Record(record) => {
                 if let Record::Decided { greedy, .. } = record {
@@ -114,31 +166,30 @@ impl<'s> Episode<'s> {
             Effect::Value { to: AgentId::ORIGIN, .. } => {}
             Effect::Value { to, message } => self.tell(crew, to, Event::Valued(message))?,
             Effect::Perform { handoff, operation, .. } => {
-                self.calling = Some((agent, effect));
-                match self.scene.call(agent, operation, handoff) {
-                    Some((agent, outcome)) => {
-                        return Ok(Step::Call(Call { handoff, agent, operation, outcome }));
-                    }
-                    None => self.called(crew, None)?,
-                }
+                let (pass, takeover) = (Pass::Unasked, None);
+                return self.call(crew, Calling { participant: agent, handoff, operation, pass, takeover });
             }
             Effect::Send(handoff) => {
                 self.earn(self.stage.team().reward.handoff);
                 self.discount *= self.stage.team().learner.discount;
-                if self.end.handoffs >= self.stage.team().run.max_handoffs {
+                let digest = self.scene.digest(&crew.guard);
+                match self.guard.on_handoff(&crew.guard, agent, handoff.to, digest) {
+                    None => {
+                        self.end.handoffs += 1;
+                        self.deliver(crew, handoff)?;
+                    }
                     // A deadline is an end with nothing to show for it, not something to bootstrap from.
-                    self.end.stop = "max-handoffs";
-                    let reward = self.closing(0.0)?;
-                    self.tell(crew, agent, Event::Finished { handoff: handoff.id, reward })?;
-                } else {
-                    self.end.handoffs += 1;
-                    self.deliver(crew, handoff)?;
+                    Some(reason) => {
+                        self.end.stop = reason;
+                        let reward = self.closing(0.0)?;
+                        self.tell(crew, agent, Event::Finished { handoff: handoff.id, reward })?;
+                    }
                 }
             }
             Effect::Finish { handoff } => {
                 let reward = self.scene.conclude();
                 self.earn(reward);
-                self.end.stop = "finished";
+                self.end.stop = StopReason::Finished;
                 let reward = self.closing(reward)?;
                 self.tell(crew, agent, Event::Finished { handoff, reward })?;
             }
@@ -150,31 +201,137 @@ impl<'s> Episode<'s> {
         Ok(Step::Done)
     }
 
-    /// The call that the episode waited for has come back.
+    /// Make a call, as far as the guards let it.
+    fn call(&mut self, crew: &mut Crew, mut calling: Calling) -> Result<Step<'s>, LearnError> {
+        let Calling { participant, handoff, operation, .. } = calling;
+        let called = match calling.takeover {
+            Some(agent) => Some((agent, self.scene.call_agent(agent, handoff))),
+            None => self.scene.call(participant, operation, handoff),
+        };
+        let Some((agent, outcome)) = called else {
+            self.calling = Some(calling);
+            return self.called(crew, None).map(|()| Step::Done);
+        };
+        if let Pass::Question(question) = &calling.pass {
+            let ask = self.ask(question, &calling);
+            self.calling = Some(calling);
+            return Ok(Step::Ask(ask));
+        }
+        if let Pass::Unasked | Pass::Answered = calling.pass {
+            let digest = self.scene.digest(&crew.guard);
+            let invokes = self.stage.coordination().is_some() && matches!(calling.pass, Pass::Unasked);
+            if invokes
+                && let Some(reason) = self.guard.on_handoff(&crew.guard, AgentId::ORIGIN, agent, digest)
+            {
+                return self.stop(crew, &calling, reason);
+            }
+            let needs_approval = self.scene.needs_approval(agent, handoff.from);
+            match self.guard.before_call(&mut crew.guard, agent, needs_approval, (crew.clock)()) {
+                Verdict::Go(permit) => calling.pass = Pass::Permitted(permit),
+                Verdict::Stop(reason) => return self.stop(crew, &calling, reason),
+                Verdict::HandOff(to) => {
+                    self.calling = Some(Calling { pass: Pass::Unasked, takeover: Some(to), ..calling });
+                    return Ok(Step::Done);
+                }
+                Verdict::Ask(question) => {
+                    let why = question.why.word().to_owned();
+                    self.notes.push_back(Record::Paused { handoff, agent: question.agent, why });
+                    self.calling = Some(Calling { pass: Pass::Question(question), ..calling });
+                    return Ok(Step::Done);
+                }
+            }
+        }
+        self.calling = Some(calling);
+        Ok(Step::Call(Call { handoff, agent, operation, outcome }))
+    }
+
+    fn ask(&self, question: &Question, calling: &Calling) -> Ask {
+        let label = self.scene.label(calling.handoff);
+        let why = question.why.word();
+        let asked = Asked {
+            agent: self.stage.team().agent_name(question.agent).to_owned(),
+            from: self.stage.participant_name(calling.handoff.from).to_owned(),
+            situation: self.scene.situation(question.agent, calling.handoff.from).name(self.scene.artifact()),
+            task: self.scene.task().id.clone(),
+            estimate: question.estimate,
+            why: why.to_owned(),
+        };
+        Ask { id: question_id(&label, why), asked }
+    }
+
+    /// A person has answered the question that the episode waits for.
+    pub(super) fn answered(&mut self, crew: &mut Crew, granted: bool, by: String) {
+        let Some(calling) = &mut self.calling else { unreachable!("an answer follows a question") };
+        let Pass::Question(question) = &calling.pass else { unreachable!("an answer follows a question") };
+        match granted {
+            true => self.guard.approve(&mut crew.guard, question, (crew.clock)()),
+            false => drop(self.guard.deny()),
+        }
+        self.notes.push_back(Record::Permitted { handoff: calling.handoff, granted, by });
+        calling.pass = Pass::Answered;
+    }
+
+    /// A guard ends the task before a call.
+    fn stop(
+        &mut self,
+        crew: &mut Crew,
+        calling: &Calling,
+        reason: StopReason,
+    ) -> Result<Step<'s>, LearnError> {
+        let judged = self.conclude(reason);
+        let (handoff, tau, usage) = (calling.handoff, Tau::ONE, Usage::default());
+        let reward = self.closing(judged)?;
+        let event = Event::Performed { handoff, reward, tau, usage, next: Next::Ended };
+        self.tell(crew, calling.participant, event).map(|()| Step::Done)
+    }
+
+    /// The task ends without anybody having concluded it. What a coordinator has come to is judged all the same.
+    fn conclude(&mut self, reason: StopReason) -> f64 {
+        self.end.stop = reason;
+        self.scene.halt(reason);
+        let judged = if self.stage.coordination().is_some() { self.scene.conclude() } else { 0.0 };
+        self.earn(judged);
+        judged
+    }
+
+    /// The call that the episode waited for has come back, after so many milliseconds.
     pub(super) fn called(
         &mut self,
         crew: &mut Crew,
-        outcome: Option<(AgentId, Outcome)>,
+        returned: Option<(AgentId, Outcome, u64)>,
     ) -> Result<(), LearnError> {
-        let Some((agent, Effect::Perform { handoff, operation, .. })) = self.calling.take() else {
+        let Some(calling) = self.calling.take() else {
             unreachable!("an outcome is given to an episode that waits for it");
         };
-        if let (Some((performer, _)), Some(_)) = (&outcome, self.stage.coordination()) {
+        let Calling { participant: agent, handoff, operation, pass, takeover } = calling;
+        if let (Some((performer, ..)), Some(_)) = (&returned, self.stage.coordination()) {
             self.end.path.push(*performer);
         }
-        let performance = self.scene.take(agent, operation, outcome.map(|(_, outcome)| outcome));
+        let ms = returned.as_ref().map_or(0, |(_, _, ms)| *ms);
+        let outcome = returned.map(|(_, outcome, _)| outcome);
+        let performance = match takeover {
+            Some(_) => self.scene.take_over(outcome.expect("somebody who takes over is called")),
+            None => self.scene.take(agent, operation, outcome),
+        };
+        if let Pass::Permitted(permit) = pass {
+            let cost = Cost { tokens: performance.usage.tokens, money: performance.money, ms };
+            self.guard.after_call(&mut crew.guard, permit, cost, performance.ended);
+        }
         self.earn(performance.reward);
         // Chosen before, a handover and the end belong to the same primitive step as the operation.
         let decided_before = self.stage.regime(agent) == Regime::PreConfigured(DecisionPoint::Before);
         let (mut reward, mut next) = (performance.reward, Next::Committed);
-        if !decided_before {
+        if let Some(reason) = self.guard.stopped() {
+            reward += self.conclude(reason);
+            next = Next::Ended;
+        } else if takeover.is_some() {
+            let judged = self.scene.conclude();
+            self.earn(judged);
+            reward += judged;
+            self.end.stop = StopReason::HandedOff;
+            next = Next::Ended;
+        } else if !decided_before {
             next = match self.scene.after(agent, handoff.from) {
-                After::Operate(sight) => Next::Operate(self.look(crew, sight)),
-                After::HandOver(sight) if sight.observation.legal.is_empty() => {
-                    self.end.stop = "no-successor";
-                    Next::Ended
-                }
-                After::HandOver(sight) => Next::HandOver(self.look(crew, sight)),
                 After::Concluded(stop) => {
                     let judged = self.scene.conclude();
                     self.earn(judged);
@@ -182,7 +339,23 @@ impl<'s> Episode<'s> {
                     self.end.stop = stop;
                     Next::Ended
                 }
+                After::Operate(sight) => match self.look(crew, agent, Some(handoff), sight) {
+                    Ok(observation) => Next::Operate(observation),
+                    Err(reason) => {
+                        reward += self.conclude(reason);
+                        Next::Ended
+                    }
+                },
+                After::HandOver(sight) => match self.look(crew, agent, Some(handoff), sight) {
+                    Ok(observation) => Next::HandOver(observation),
+                    Err(reason) => {
+                        self.end.stop = reason;
+                        Next::Ended
+                    }
+                },
             };
+        }
+        if !decided_before {
             self.discount *= self.stage.team().learner.discount;
         }
         let reward = match next {
@@ -223,39 +396,70 @@ impl<'s> Episode<'s> {
     fn deliver(&mut self, crew: &mut Crew, handoff: Handoff) -> Result<(), LearnError> {
         let (to, sender) = (handoff.to, handoff.id.from);
         let sight = self.scene.arrive(to, sender);
-        let decides_now = self.stage.regime(to) == Regime::PreConfigured(DecisionPoint::Before);
-        if decides_now && sight.observation.legal.is_empty() {
-            self.end.stop = "no-successor";
-            if sender != AgentId::ORIGIN {
-                let reward = self.closing(0.0)?;
-                self.tell(crew, sender, Event::Finished { handoff: handoff.id, reward })?;
+        // Whom to hand to is chosen now by a coordinator, and by agents that decide before their work.
+        let decides_before = self.stage.regime(to) == Regime::PreConfigured(DecisionPoint::Before);
+        let decides_now = decides_before || self.stage.coordination().is_some();
+        let observation = match self.look(crew, to, decides_now.then_some(handoff.id), sight) {
+            Ok(observation) => observation,
+            Err(reason) => {
+                self.end.stop = reason;
+                if sender != AgentId::ORIGIN {
+                    let reward = self.closing(0.0)?;
+                    self.tell(crew, sender, Event::Finished { handoff: handoff.id, reward })?;
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
+        };
         if self.stage.coordination().is_none() {
             self.end.path.push(to);
         }
-        let observation = self.look(crew, sight);
         self.tell(crew, to, Event::Received { handoff, observation })
     }
 
-    /// A participant looks at something: its name is recorded when it is first met.
-    fn look(&mut self, crew: &mut Crew, sight: Sight) -> Observation {
-        let Sight { name, observation, .. } = sight;
+    /// A participant looks at something: its name is recorded when it is first met. To choose in a handoff, it sees no
+    /// choices that guards keep from it; without any choice, the task ends for the reason returned.
+    fn look(
+        &mut self,
+        crew: &mut Crew,
+        participant: AgentId,
+        to_choose: Option<HandoffId>,
+        sight: Sight,
+    ) -> Result<Observation, StopReason> {
+        let Sight { name, mut observation, mut masked } = sight;
+        let mut reason = StopReason::NoSuccessor;
+        if let Some(handoff) = to_choose {
+            if crew.guard.spec().masks() {
+                let callee = |a: ActionId| self.stage.callee(participant, a);
+                let candidates: Vec<AgentId> = observation.legal.iter().filter_map(callee).collect();
+                let from = if self.stage.coordination().is_some() { AgentId::ORIGIN } else { participant };
+                let masks = self.guard.before_decision(&crew.guard, from, &candidates, (crew.clock)());
+                reason = masks.stop_reason().unwrap_or(reason);
+                let guard_of = |a: ActionId| Some((a, masks.of(callee(a)?)?.word()));
+                masked.extend(observation.legal.iter().filter_map(guard_of));
+                observation.legal =
+                    observation.legal.iter().filter(|a| guard_of(*a).is_none()).collect::<ActionSet>();
+            }
+            masked.sort_by_key(|(action, guard)| (*guard, *action));
+            for of_guard in masked.chunk_by(|a, b| a.1 == b.1) {
+                let actions = of_guard.iter().map(|(action, _)| *action).collect();
+                self.notes.push_back(Record::Masked { handoff, guard: of_guard[0].1.to_owned(), actions });
+            }
+            if observation.legal.is_empty() {
+                return Err(reason);
+            }
+        }
         let signature = observation.signature;
         if let Vacancy::Vacant(vacant) = crew.names.entry(signature) {
-            let record = Record::Named { signature, name: name.clone() };
-            self.todo.push_back((AgentId::ORIGIN, Effect::Record(record)));
+            self.notes.push_back(Record::Named { signature, name: name.clone() });
             vacant.insert(name);
         }
-        observation
+        Ok(observation)
     }
 
     /// The name of a signature has been recorded already.
     pub(super) fn is_named(&mut self, named: Signature) {
-        self.todo.retain(|(_, effect)| {
-            !matches!(effect, Effect::Record(Record::Named { signature, .. }) if *signature == named)
-        });
+        let is_named = |note: &Record| matches!(note, Record::Named { signature, .. } if *signature == named);
+        self.notes.retain(|note| !is_named(note));
     }
 
     fn tell(&mut self, crew: &mut Crew, agent: AgentId, event: Event) -> Result<(), LearnError> {

@@ -13,9 +13,14 @@ use std::{
     num::NonZeroUsize,
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use relevo_core::{
     Rng,
     ids::{AgentId, HandoffId, OperationId},
@@ -30,12 +35,15 @@ use relevo_core::{
 
 use crate::{
     agent::Outcome,
+    approval::{ApprovalError, Approvals, Standing},
+    guard::{StopReason, TeamGuard},
     ledger::{Ledger, LedgerError},
     outcomes::{OutcomeError, Outcomes},
-    stage::Stage,
+    stage::{Clock, Stage},
+    stop::{self, StopOrder},
     tasks::TaskError,
 };
-use episode::{Call, Episode, Step};
+use episode::{Ask, Call, Episode, Step};
 
 /// Why learning cannot go on. What was learned up to the last whole episode is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +80,9 @@ pub enum LearnError {
     /// What came of a call cannot be kept or had again.
     #[error(transparent)]
     Outcome(#[from] OutcomeError),
+    /// A person cannot be asked.
+    #[error(transparent)]
+    Approval(#[from] ApprovalError),
     /// A task cannot be had.
     #[error(transparent)]
     Task(#[from] TaskError),
@@ -121,12 +132,23 @@ pub struct EpisodeEnd {
     pub episode_return: f64,
     /// Handoffs between agents.
     pub handoffs: u32,
-    /// Why it stopped: `finished`, `ended`, `max-handoffs` or `no-successor`.
-    pub stop: &'static str,
+    /// Why it stopped.
+    pub stop: StopReason,
     /// Who acted, in order.
     pub path: Vec<AgentId>,
     /// Whether every choice was the best known one.
     pub greedy: bool,
+}
+
+/// Why a run stopped before all its episodes were done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokenOff {
+    /// It was asked to, in this process.
+    Asked,
+    /// It was ordered to, from outside: nothing goes on before that order is lifted.
+    Ordered(StopOrder),
+    /// The guard of the run lets no further task begin.
+    Guarded(StopReason),
 }
 
 /// A run: participants in the state that their ledger leads to, and the tasks that they are at.
@@ -141,7 +163,13 @@ pub struct Session<'s> {
     next_episode: u64,
     /// Tasks begun and not ended, by number.
     open: BTreeMap<u64, Episode<'s>>,
+    /// Tasks that wait for a person.
+    waiting: BTreeMap<u64, Ask>,
     returns: Vec<f64>,
+    out: PathBuf,
+    asked_to_stop: Arc<AtomicBool>,
+    broken_off: Option<BrokenOff>,
+    looked_around: u64,
 }
 
 /// The participants of a team, their random streams, and the names of what they have seen.
@@ -149,6 +177,8 @@ struct Crew {
     participants: Vec<Participant>,
     rngs: Vec<Rng>,
     names: BTreeMap<Signature, String>,
+    guard: TeamGuard,
+    clock: Clock,
 }
 
 impl Crew {
@@ -163,7 +193,9 @@ impl Crew {
             participants.push(Participant::new(spec, &mut initial).map_err(fail)?);
             rngs.push(Rng::stream(config.seed, &format!("policy/{name}")));
         }
-        Ok(Crew { participants, rngs, names: BTreeMap::new() })
+        let clock = stage.clock();
+        let guard = TeamGuard::new(stage.team().guards(), clock());
+        Ok(Crew { participants, rngs, names: BTreeMap::new(), guard, clock })
     }
 }
 
@@ -182,18 +214,33 @@ impl<'s> Session<'s> {
             Record::Opened { format: FORMAT.into(), config: digest, seed, episodes },
         );
         ledger.seal()?;
-        Ok(Session {
+        Ok(Session::of(stage, out, config, crew, ledger))
+    }
+
+    fn of(stage: &'s Stage, out: &Path, config: RunConfig, crew: Crew, ledger: Ledger) -> Self {
+        Session {
             stage,
             config,
             jobs: NonZeroUsize::MIN,
             crew,
             ledger,
             outcomes: Outcomes::of_run(out),
-            seal_every: seal_every(stage),
+            // Seals cost a sync to the disk: one per episode where calls leave the process, else one now and then.
+            seal_every: if stage.is_external() { 1 } else { 1000 },
             next_episode: 0,
             open: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             returns: vec![],
-        })
+            out: out.to_owned(),
+            asked_to_stop: Arc::default(),
+            broken_off: None,
+            looked_around: 0,
+        }
+    }
+
+    /// Stop when this becomes true: no call is begun any more, and what those under way bring is kept.
+    pub fn heed(self, asked_to_stop: Arc<AtomicBool>) -> Self {
+        Session { asked_to_stop, ..self }
     }
 
     /// Have up to `jobs` tasks before the team at a time. One is what a session begins with, and what a team with the
@@ -240,54 +287,135 @@ impl<'s> Session<'s> {
         self.open.len()
     }
 
+    /// Tasks that wait for a person.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     fn is_seal_due(&self) -> bool {
         let done = self.episodes_done();
         done == self.config.episodes || done.is_multiple_of(self.seal_every)
     }
 
+    /// Why the run was broken off, if it was.
+    pub fn broken_off(&self) -> Option<&BrokenOff> {
+        self.broken_off.as_ref()
+    }
+
     /// Learn until all episodes are done or `watch`, called after each, breaks off. Broken off, no call is begun any
-    /// more, and those that are under way are waited for: what they bring is kept.
+    /// more, and those that are under way are waited for: what they bring is kept. Ordered to stop from outside, they are
+    /// called off. [`Session::broken_off`] says which.
     pub async fn run(
         &mut self,
         mut watch: impl FnMut(&EpisodeEnd) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, LearnError> {
         let mut calls: FuturesUnordered<BoxFuture<'s, Returned>> = FuturesUnordered::new();
+        self.waiting.clear();
+        self.broken_off = None;
         let mut ready: VecDeque<u64> = self.open.keys().copied().collect();
-        let mut flow = ControlFlow::Continue(());
         loop {
+            self.look_around(&mut ready)?;
+            if let Some(BrokenOff::Ordered(_)) = self.broken_off {
+                break;
+            }
+            let goes_on = self.broken_off.is_none();
             let next = match ready.pop_front() {
                 Some(number) => Some(number),
-                None if flow.is_continue() => self.begin()?,
+                None if goes_on => self.begin()?,
                 None => None,
             };
             if let Some(number) = next {
                 match self.play(number)? {
-                    None => {
+                    Played::Ended => {
                         let end = self.close(number)?;
-                        flow = if watch(&end).is_break() { ControlFlow::Break(()) } else { flow };
+                        if watch(&end).is_break() {
+                            self.broken_off.get_or_insert(BrokenOff::Asked);
+                        }
                         // A simulated episode never waits for anything; let others (Ctrl-C) have their turn.
                         tokio::task::yield_now().await;
                     }
-                    Some(call) if flow.is_continue() => calls.push(self.under_way(number, call)?),
-                    Some(_) => {}
+                    Played::Calls(call) if goes_on => calls.push(self.under_way(number, call)?),
+                    Played::Asks(ask) if goes_on => self.ask(number, ask, &mut ready)?,
+                    Played::Calls(_) | Played::Asks(_) => {}
                 }
-            } else if let Some(returned) = calls.next().await {
-                self.take(&returned)?;
-                ready.push_back(returned.episode);
-                self.answer(returned)?;
+            } else if !calls.is_empty() || (goes_on && !self.waiting.is_empty()) {
+                let returned = match calls.next().now_or_never().flatten() {
+                    Some(returned) => Some(returned),
+                    None => tokio::select! {
+                        Some(returned) = calls.next(), if !calls.is_empty() => Some(returned),
+                        () = tokio::time::sleep(LOOK_AROUND) => None,
+                    },
+                };
+                if let Some(returned) = returned {
+                    self.take(&returned)?;
+                    ready.push_back(returned.episode);
+                    self.answer(returned)?;
+                }
             } else {
                 break;
             }
         }
-        if flow.is_break() {
-            self.ledger.flush()?;
+        if self.broken_off.is_none() {
+            return Ok(ControlFlow::Continue(()));
         }
-        Ok(flow)
+        if let Some(BrokenOff::Ordered(StopOrder { by, reason, .. })) = self.broken_off.clone() {
+            self.ledger.append(AgentId::ORIGIN, Record::Halted { by, reason });
+            self.ledger.seal()?;
+        }
+        self.ledger.flush()?;
+        Ok(ControlFlow::Break(()))
+    }
+
+    /// Now and then: whether the run is to stop, and what people have answered.
+    fn look_around(&mut self, ready: &mut VecDeque<u64>) -> Result<(), LearnError> {
+        if self.asked_to_stop.load(Ordering::Relaxed) {
+            self.broken_off.get_or_insert(BrokenOff::Asked);
+        }
+        if let Some(reason) = self.crew.guard.stopped() {
+            self.broken_off.get_or_insert(BrokenOff::Guarded(reason));
+        }
+        let now = (self.crew.clock)();
+        if now < self.looked_around + LOOK_AROUND.as_millis() as u64 && self.looked_around > 0 {
+            return Ok(());
+        }
+        self.looked_around = now.max(1);
+        if let Some(order) = stop::standing(&self.out) {
+            self.broken_off = Some(BrokenOff::Ordered(order));
+        }
+        for (number, ask) in std::mem::take(&mut self.waiting) {
+            self.ask(number, ask, ready)?;
+        }
+        Ok(())
+    }
+
+    /// Ask a person, or see what was answered.
+    fn ask(&mut self, number: u64, ask: Ask, ready: &mut VecDeque<u64>) -> Result<(), LearnError> {
+        // The pause is on record before anybody is asked.
+        self.ledger.flush()?;
+        let expires_after_ms =
+            self.stage.team().guards.approval_expires_after.map(|s| s.saturating_mul(1000));
+        let approvals = Approvals::of(&self.out);
+        let standing = approvals.ask(&ask.id, ask.asked.clone(), (self.crew.clock)(), expires_after_ms)?;
+        let (granted, by) = match standing {
+            Standing::Pending => {
+                self.waiting.insert(number, ask);
+                return Ok(());
+            }
+            Standing::Approved(by) => (true, by),
+            Standing::Denied(why) => (false, why),
+        };
+        let episode = self.open.get_mut(&number).expect("an episode is open while it waits");
+        episode.answered(&mut self.crew, granted, by);
+        ready.push_back(number);
+        Ok(())
     }
 
     /// Bring the next task before the team, if there is one and a place for it.
     fn begin(&mut self) -> Result<Option<u64>, LearnError> {
-        if self.open.len() >= self.jobs.get() || self.next_episode == self.config.episodes {
+        // Who waits for a person takes nobody's place.
+        let busy = self.open.len() - self.waiting.len();
+        if busy >= self.jobs.get() || self.open.len() >= OPEN_MAX || self.next_episode == self.config.episodes
+        {
             return Ok(None);
         }
         let number = self.next_episode;
@@ -303,15 +431,16 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
-    /// Play a task until it waits for a call or has ended.
-    fn play(&mut self, number: u64) -> Result<Option<Call<'s>>, LearnError> {
+    /// Play a task until it waits for something or has ended.
+    fn play(&mut self, number: u64) -> Result<Played<'s>, LearnError> {
         let episode = self.open.get_mut(&number).expect("an episode is played while it is open");
         loop {
             match episode.step(&mut self.crew)? {
                 Step::Record(agent, record) => self.ledger.append(agent, record),
                 Step::Done => {}
-                Step::Call(call) => return Ok(Some(call)),
-                Step::Ended => return Ok(None),
+                Step::Call(call) => return Ok(Played::Calls(call)),
+                Step::Ask(ask) => return Ok(Played::Asks(ask)),
+                Step::Ended => return Ok(Played::Ended),
             }
         }
     }
@@ -321,12 +450,13 @@ impl<'s> Session<'s> {
         if self.stage.leaves_process(call.agent) {
             self.ledger.flush()?;
         }
-        let now = self.stage.clock();
-        let began = now();
+        // What is simulated takes no time.
+        let now = self.stage.leaves_process(call.agent).then(|| self.stage.clock());
+        let began = now.as_ref().map_or(0, |now| now());
         Ok(Box::pin(async move {
             let Call { handoff, agent, operation, outcome } = call;
             let outcome = outcome.await;
-            let ms = now().saturating_sub(began);
+            let ms = now.map_or(0, |now| now().saturating_sub(began));
             Returned { episode, handoff, agent, operation, outcome, ms }
         }))
     }
@@ -355,16 +485,16 @@ impl<'s> Session<'s> {
     }
 
     fn answer(&mut self, returned: Returned) -> Result<(), LearnError> {
-        let Returned { episode, agent, outcome, .. } = returned;
+        let Returned { episode, agent, outcome, ms, .. } = returned;
         let episode = self.open.get_mut(&episode).expect("an episode is open until its call has come back");
-        episode.called(&mut self.crew, Some((agent, outcome)))
+        episode.called(&mut self.crew, Some((agent, outcome, ms)))
     }
 
     /// A task has ended.
     fn close(&mut self, number: u64) -> Result<EpisodeEnd, LearnError> {
         let end = self.open.remove(&number).expect("an open episode ends").end().clone();
         let EpisodeEnd { episode, episode_return, handoffs, stop, .. } = end;
-        let stop = stop.to_owned();
+        let stop = stop.word().to_owned();
         self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop });
         self.returns.push(episode_return);
         match self.is_seal_due() {
@@ -396,9 +526,20 @@ impl<'s> Session<'s> {
     }
 }
 
-/// Seals cost a sync to the disk: one per episode where calls leave the process, else one now and then.
-fn seal_every(stage: &Stage) -> u64 {
-    if stage.is_external() { 1 } else { 1000 }
+/// How often a run looks whether it is to stop, and what people have answered.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+/// The most tasks that are open at a time, those included that wait for a person.
+const OPEN_MAX: usize = 10_000;
+
+/// How far a task was played.
+enum Played<'s> {
+    /// It waits for a call.
+    Calls(Call<'s>),
+    /// It waits for a person.
+    Asks(Ask),
+    /// It has ended.
+    Ended,
 }
 
 /// A call that has come back.

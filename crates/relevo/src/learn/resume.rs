@@ -2,8 +2,7 @@
 //! place of the world. A call that had come back is not made again; one that had not is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    num::NonZeroUsize,
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
@@ -14,10 +13,11 @@ use relevo_core::{
     replay::{Replay, ReplayError},
 };
 
-use super::{Call, Crew, LEDGER_FILE, LearnError, RunConfig, Session, Step, seal_every};
+use super::{Call, Crew, LEDGER_FILE, LearnError, RunConfig, Session, Step};
 use crate::{
+    agent::FailureKind,
+    guard::Cost,
     ledger::{Ledger, Recovered},
-    outcomes::Outcomes,
     stage::Stage,
 };
 
@@ -33,18 +33,7 @@ impl<'s> Session<'s> {
         let path = out.join(LEDGER_FILE);
         let (ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
         let config = opened(stage, &path, &bytes, seed, episodes)?;
-        let mut session = Session {
-            stage,
-            config,
-            jobs: NonZeroUsize::MIN,
-            crew: Crew::new(stage, config)?,
-            ledger,
-            outcomes: Outcomes::of_run(out),
-            seal_every: seal_every(stage),
-            next_episode: 0,
-            open: BTreeMap::new(),
-            returns: vec![],
-        };
+        let mut session = Session::of(stage, out, config, Crew::new(stage, config)?, ledger);
         session.follow_all(&path, &bytes)?;
         session.ledger.cut_off_torn_end()?;
         if matches!(last, Some(Record::Opened { .. } | Record::Closed { .. })) && session.is_seal_due() {
@@ -67,7 +56,7 @@ impl<'s> Session<'s> {
         for entry in entries(path, bytes) {
             let Entry { agent, record } = entry?;
             match record {
-                Record::Opened { .. } | Record::Sealed { .. } => continue,
+                Record::Opened { .. } | Record::Sealed { .. } | Record::Halted { .. } => continue,
                 Record::Named { signature, name } => {
                     self.open.values_mut().for_each(|episode| episode.is_named(signature));
                     self.crew.names.insert(signature, name);
@@ -81,19 +70,18 @@ impl<'s> Session<'s> {
             }
             task = record.episode().map_or(task, |episode| episode.0 as u64);
             self.next_episode = self.next_episode.max(task.saturating_add(1));
-            let is_call = matches!(record, Record::Called { .. });
-            let Some(of_agent) = followed.get_mut(agent.0 as usize).filter(|_| !is_call) else {
-                match (is_call, closed.contains(&task)) {
-                    (true, true) => {}
-                    (true, false) => {
-                        self.follow(task, &record).map_err(|e| e.at(self.stage, path, 0, agent.0))?
-                    }
-                    (false, _) => {
-                        let message = format!("agent {} does not exist in this team", agent.0);
-                        return Err(LearnError::OtherRun { path: path.to_owned(), message });
+            if agent == AgentId::ORIGIN {
+                match closed.contains(&task) {
+                    true => self.recall(&record),
+                    false => {
+                        self.follow(task, &record).map_err(|e| e.at(self.stage, path, 0, agent.0))?;
                     }
                 }
                 continue;
+            }
+            let Some(of_agent) = followed.get_mut(agent.0 as usize) else {
+                let message = format!("agent {} does not exist in this team", agent.0);
+                return Err(LearnError::OtherRun { path: path.to_owned(), message });
             };
             let index = of_agent.records;
             of_agent.records += 1;
@@ -108,6 +96,18 @@ impl<'s> Session<'s> {
             taken.map_err(|e| e.at(self.stage, path, index, agent.0))?;
         }
         Ok(())
+    }
+
+    /// Let the guards know of a call of a task that has ended.
+    fn recall(&mut self, record: &Record) {
+        if let Record::Called { agent, ended, usage, money, ms, .. } = record {
+            let cost = Cost { tokens: usage.tokens, money: *money, ms: *ms };
+            let ended = match ended.as_str() {
+                "done" => Ok(()),
+                word => Err(FailureKind::of_word(word).unwrap_or(FailureKind::Garbage)),
+            };
+            self.crew.guard.recall(*agent, cost, ended);
+        }
     }
 
     /// Play an open task until it has made this record, which it must make next.
@@ -126,19 +126,25 @@ impl<'s> Session<'s> {
                 Step::Record(_, made) if made == *record => return Ok(()),
                 Step::Record(_, made) => return Err(differs(Some(made))),
                 Step::Ended => return Err(differs(None)),
+                Step::Ask(_) => match record {
+                    Record::Permitted { granted, by, .. } => {
+                        episode.answered(&mut self.crew, *granted, by.clone());
+                    }
+                    _ => return Err(differs(None)),
+                },
                 Step::Call(Call { agent, operation, outcome, .. }) => match record {
-                    Record::Called { agent: called, operation: done, outcome, .. }
+                    Record::Called { agent: called, operation: done, outcome, ms, .. }
                         if (*called, *done) == (agent, operation) =>
                     {
                         let before = episode.scene().artifact();
                         let outcome = self.outcomes.read(number, episode.calls(), before, outcome);
                         let outcome = outcome.map_err(LearnError::from)?;
-                        return Ok(episode.called(&mut self.crew, Some((agent, outcome)))?);
+                        return Ok(episode.called(&mut self.crew, Some((agent, outcome, *ms)))?);
                     }
                     _ if self.stage.leaves_process(agent) => return Err(differs(None)),
                     // What is simulated costs nothing, and comes to the same again.
                     _ => match outcome.now_or_never() {
-                        Some(outcome) => episode.called(&mut self.crew, Some((agent, outcome)))?,
+                        Some(outcome) => episode.called(&mut self.crew, Some((agent, outcome, 0)))?,
                         None => return Err(differs(None)),
                     },
                 },
