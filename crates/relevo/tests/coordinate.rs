@@ -344,6 +344,9 @@ fn a_task_that_cannot_be_begun_is_refused() {
 }
 
 proptest! {
+    // Faults in what is required behind branches are rare among random walks: one in some thousands.
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
     /// Whatever is chosen among what is admissible: what is required has acted in the end, unless a cell failed.
     #[test]
     fn required_roles_act(

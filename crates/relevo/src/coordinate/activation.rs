@@ -130,22 +130,11 @@ fn select(name: &str, cells: &[Cell]) -> Result<Vec<usize>, String> {
     Err(format!("{shown:?} is neither a role nor an agent{near}"))
 }
 
-/// The roles that still have to act so that those of `required` can, themselves among them, at the least, and how many of
-/// `required` can at all: each waits for what it works on, which `available` roles may bring.
-pub(crate) fn needed(
-    required: impl Iterator<Item = Role>,
-    state: &State,
-    available: &dyn Fn(Role) -> bool,
-) -> (BTreeSet<Role>, usize) {
-    let (mut all, mut reachable) = (BTreeSet::new(), 0);
-    for role in required {
-        let mut chain = BTreeSet::new();
-        if chain_to(role, state, available, &mut chain) {
-            all.extend(chain);
-            reachable += 1;
-        }
-    }
-    (all, reachable)
+/// The roles that at least have to act so that `role` can, itself among them: each waits for what it works on, which
+/// `available` roles may bring. `None` if it cannot.
+pub(crate) fn chain(role: Role, state: &State, available: &dyn Fn(Role) -> bool) -> Option<BTreeSet<Role>> {
+    let mut chain = BTreeSet::new();
+    chain_to(role, state, available, &mut chain).then_some(chain)
 }
 
 fn chain_to(role: Role, state: &State, available: &dyn Fn(Role) -> bool, chain: &mut BTreeSet<Role>) -> bool {
@@ -219,9 +208,8 @@ mod tests {
         let nothing = state(r#"["high_risk",true,false,false,false,false,false,false,0,0,0,0]"#);
         let drafted = state(r#"["high_risk",true,true,false,true,false,false,false,0,0,0,0]"#);
         let roles = |state: &State, missing: &[Role]| {
-            let (needed, reachable) =
-                needed([Role::Verifier].into_iter(), state, &|role| !missing.contains(&role));
-            (reachable == 1).then(|| needed.into_iter().collect::<Vec<_>>())
+            let chain = chain(Role::Verifier, state, &|role| !missing.contains(&role));
+            chain.map(|roles| roles.into_iter().collect::<Vec<_>>())
         };
         use Role::{Memory, Planner, Solver, Verifier, WebSearch};
         assert_eq!(roles(&nothing, &[]), Some(vec![Planner, Memory, Solver, Verifier]));

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use relevo_core::{ids::ActionId, observation::ActionSet};
 
 use super::{
-    activation::{Activation, needed},
+    activation::{Activation, chain},
     belief::Beliefs,
     coordination::Coordination,
     document::{BranchResult, Document, DocumentError, best, stated},
@@ -328,7 +328,10 @@ impl Progress {
     }
 
     fn state(&self) -> State {
-        let Work { document, beliefs, .. } = &self.work;
+        self.state_of(&self.work)
+    }
+
+    fn state_of(&self, Work { document, beliefs, .. }: &Work) -> State {
         State::of(self.regime, document, beliefs, self.coordination.signature().granularity)
     }
 
@@ -346,12 +349,12 @@ impl Progress {
         let activation = self.activation();
         let role = |cell: usize| plan.cells()[cell].role;
         let state = self.state();
-        let (needed, reachable) = self.needed(&state, None);
+        let needs = self.needs(&state, None);
         let here = |cell: usize| match self.part {
             Part::Trunk => activation.trunk.contains(&cell),
             Part::Branch(_) => activation.branch.contains(&cell) && !self.acted_here.contains(&role(cell)),
             Part::Tail => activation.tail.contains(&cell),
-            Part::Alone => activation.cells().any(|c| c == cell) && needed.contains(&role(cell)),
+            Part::Alone => activation.cells().any(|c| c == cell) && needs.here.contains(&role(cell)),
         };
         let ready = plan.ready(&state, &self.work.taken);
         let ready: ActionSet = ready.iter().filter(|cell| here(cell.index())).collect();
@@ -366,14 +369,17 @@ impl Progress {
             let ahead = self.ahead().filter(|cell| role(*cell) == Role::Solver);
             ahead.for_each(|cell| candidates.insert(plan.column(Move::Only(cell))));
         }
-        if needed.is_empty() {
+        if needs.steps() == 0 {
             return (candidates, vec![]);
         }
-        let left = self.coordination.steps_max() - self.steps;
-        let reserved = left as usize <= needed.len();
+        let left = (self.coordination.steps_max() - self.steps) as usize;
+        let reserved = left <= needs.steps();
+        let still = |after: Needs| after.reachable == needs.reachable && after.steps() < left;
         let mask = |action: ActionId| match plan.move_of(action) {
-            Move::Invoke(cell) | Move::Only(cell) if !reserved || needed.contains(&role(cell)) => None,
-            Move::Skip(cell) if !reserved && self.needed(&state, Some(cell)).1 == reachable => None,
+            // It gives up the branches to come.
+            Move::Only(_) if !needs.later.is_empty() => Some("required"),
+            Move::Invoke(cell) | Move::Only(cell) if !reserved || needs.here.contains(&role(cell)) => None,
+            Move::Skip(cell) if !reserved && still(self.needs(&state, Some(cell))) => None,
             Move::Skip(_) if !reserved => Some("required"),
             _ => Some("reserved"),
         };
@@ -393,22 +399,62 @@ impl Progress {
         cells.filter(|cell| !self.work.taken.contains(ActionId(*cell as u32)))
     }
 
-    /// The roles that required ones still need, and how many of these can still act, if the cell `without` is passed over.
-    fn needed(&self, state: &State, without: Option<usize>) -> (BTreeSet<Role>, usize) {
+    /// What required roles still need, if the cell `without` is passed over.
+    fn needs(&self, state: &State, without: Option<usize>) -> Needs {
+        let mut needs = Needs::default();
         if self.outstanding().next().is_none() {
-            return (BTreeSet::new(), 0);
+            return needs;
         }
+        let Activation { branch, tail, .. } = self.activation();
         let role = |cell: usize| self.coordination.plan().cells()[cell].role;
+        let ahead: BTreeSet<Role> = self.ahead().filter(|cell| Some(*cell) != without).map(role).collect();
+        // The next branch begins again with what there was before this one.
         let again = match (self.part, &self.fork) {
             (Part::Branch(number), Some(fork)) if number + 1 < self.coordination.branches() => {
-                let again = self.activation().branch.iter().copied();
-                again.filter(|cell| !fork.taken.contains(ActionId(*cell as u32))).map(role).collect()
+                let left = |cell: &&usize| !fork.taken.contains(ActionId(**cell as u32));
+                let roles: BTreeSet<Role> =
+                    branch.iter().chain(tail).filter(left).map(|at| role(*at)).collect();
+                Some((self.state_of(fork), roles))
             }
-            _ => BTreeSet::new(),
+            _ => None,
         };
-        let ahead: BTreeSet<Role> =
-            self.ahead().filter(|cell| Some(*cell) != without).map(role).chain(again).collect();
-        needed(self.outstanding(), state, &|role| ahead.contains(&role))
+        // Behind the branches, a draft of any of them will do.
+        let joined = State { draft: state.draft || !self.results.is_empty(), ..*state };
+        for required in self.outstanding() {
+            let from = if branch.iter().any(|cell| role(*cell) == required) { state } else { &joined };
+            let here = chain(required, from, &|role| ahead.contains(&role));
+            let later = || {
+                chain(required, &again.as_ref()?.0, &|role| {
+                    again.as_ref().is_some_and(|a| a.1.contains(&role))
+                })
+            };
+            match here {
+                Some(roles) => needs.here.extend(roles),
+                None => match later() {
+                    Some(roles) => needs.later.extend(roles),
+                    None => continue,
+                },
+            }
+            needs.reachable += 1;
+        }
+        needs
+    }
+}
+
+/// What required roles still need to act.
+#[derive(Default)]
+struct Needs {
+    /// Roles that have to, here or behind the branches.
+    here: BTreeSet<Role>,
+    /// Roles that have to once the next branch has begun.
+    later: BTreeSet<Role>,
+    /// How many required roles still can.
+    reachable: usize,
+}
+
+impl Needs {
+    fn steps(&self) -> usize {
+        self.here.len() + self.later.len()
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     check::{Fault, check_name},
 };
 use crate::coordinate::{
-    activation::{Activation, Entry, needed},
+    activation::{Activation, Entry, chain},
     belief::{Beliefs, EmptySearch},
     card::{self, SkillCard},
     coordination::cell,
@@ -121,10 +121,11 @@ impl CoordinatorSection {
             None => vec![],
         };
         let nothing = State::of(regime, &Document::default(), &Beliefs::default(), None);
-        let chain = needed(made.required.iter().copied(), &nothing, &has).0.len();
-        if chain > self.steps_max as usize {
+        let chains = made.required.iter().filter_map(|role| chain(*role, &nothing, &has));
+        let steps = chains.flatten().collect::<BTreeSet<Role>>().len();
+        if steps > self.steps_max as usize {
             let what = format!(
-                "steps_max is {}, but to do what {name} requires takes {chain}: raise it, or set coordinator.required.{name}",
+                "steps_max is {}, but to do what {name} requires takes {steps}: raise it, or set coordinator.required.{name}",
                 self.steps_max
             );
             return Err(("coordinator/steps_max".to_owned(), what));
