@@ -339,6 +339,48 @@ fn the_budget_of_the_run_counts_calls_under_way_and_ends_it_for_all() {
     assert_eq!(task.before_call(&mut again, A, false, 0), stop);
 }
 
+/// What an earlier process did for a task counts as if it had been done here.
+#[test]
+fn a_task_that_is_taken_up_is_where_it_was() {
+    let spec = GuardSpec {
+        max_turns: Some(3),
+        budget: Some(Budget {
+            tokens: Some(100),
+            money: None,
+            seconds: Some(10.0),
+            on_exceed: OnExceed::Stop,
+        }),
+        breaker: Some(BreakerSpec { failures: 3, cooldown: 1 }),
+        halt_on: BTreeSet::from([FailureKind::Quota]),
+        ..GuardSpec::default()
+    };
+    let call_of = |tokens, ms| Cost { tokens, money: 0.0, ms };
+    for (calls, agent, stops) in [
+        (vec![(A, call_of(30, 100), Ok(())); 2], A, None),
+        (vec![(A, call_of(30, 100), Ok(())); 3], B, Some(StopReason::MaxTurns)),
+        (vec![(A, call_of(40, 100), Ok(())); 2], A, Some(StopReason::Budget(Resource::Tokens))),
+        (vec![(A, call_of(1, 4_001), Ok(())); 2], A, Some(StopReason::Budget(Resource::Time))),
+        (vec![(A, call_of(1, 1), Err(FailureKind::Quota))], B, Some(StopReason::TerminalError)),
+        (vec![(A, call_of(1, 1), FAILED); 2], A, None),
+    ] {
+        let (mut team, mut task) = begin(spec.clone());
+        let (mut again, mut taken_up) = begin(spec.clone());
+        let mut now = 0;
+        for (agent, cost, ended) in &calls {
+            let permit = self::permit(task.before_call(&mut team, *agent, false, now));
+            now += cost.ms;
+            task.after_call(&mut team, permit, *cost, *ended);
+            // Played again from the ledger, where no time passes.
+            let permit = self::permit(taken_up.before_call(&mut again, *agent, false, 0));
+            taken_up.after_call(&mut again, permit, *cost, *ended);
+            taken_up.lasted(cost.ms);
+        }
+        let verdict = task.before_call(&mut team, agent, false, now);
+        assert_eq!(taken_up.before_call(&mut again, agent, false, 0), verdict, "{calls:?}");
+        assert_eq!(task.stopped(), stops, "{calls:?}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Begin { task: usize },
@@ -570,6 +612,8 @@ approval = { when = { "payload.kind" = ["gz", "xz"] } }
         costs: BTreeMap::from([(A, DeclaredCost { tokens: Some(2000), money: Some(0.01), ms: None })]),
     };
     assert_eq!(team.guards(), spec);
+    let kinds = FailureKind::ALL.map(|kind| (kind, FailureKind::of_word(kind.word())));
+    assert!(kinds.iter().all(|(kind, read)| *read == Some(*kind)) && FailureKind::of_word("done").is_none());
     let approval = team.agents[1].approval.as_ref().unwrap();
     assert!(approval.is_needed(|conditions| conditions.contains_key("payload.kind")));
     assert!(!approval.is_needed(|_| false));
@@ -609,4 +653,20 @@ approval = { when = { "payload.kind" = ["gz", "xz"] } }
         let message = format!("{}: {message}", line.unwrap());
         assert!(message.starts_with(said), "{from} -> {to}: {message}");
     }
+}
+
+/// A coordinator has a plan, which says who may act and in how many steps.
+#[test]
+fn the_guards_of_a_coordinated_team() {
+    let team = |guards: &str| {
+        TeamSpec::parse(&format!(
+            "schema = \"relevo.team/v1\"\nname = \"x\"\nsimulate = {{ environment = \"x@1\" }}\n[coordinator]\n\
+             [guards]\n{guards}\n[[agents]]\nname = \"solver\"\nrole = \"solver\"\nsimulate = \"solver\"\n\
+             [[agents]]\nname = \"evaluator\"\nrole = \"evaluator\"\nsimulate = \"evaluator\"\n"
+        ))
+    };
+    let spec = team("max_turns = 4").unwrap().guards();
+    assert_eq!(spec, GuardSpec { max_turns: Some(4), ..GuardSpec::default() });
+    let (line, message) = team("allow = [{ from = \"solver\", to = [] }]").unwrap_err();
+    assert!(line == Some(6) && message.contains("the plan says who may act"), "{line:?}: {message}");
 }

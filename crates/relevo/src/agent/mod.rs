@@ -11,7 +11,7 @@ mod reply;
 use std::{borrow::Cow, fmt};
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize, de::IntoDeserializer};
+use serde::{Deserialize, Serialize};
 
 use crate::artifact::{Artifact, Facts};
 
@@ -167,6 +167,28 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// All there are.
+    pub const ALL: [FailureKind; 13] = [
+        FailureKind::Timeout,
+        FailureKind::Crash,
+        FailureKind::Garbage,
+        FailureKind::TooLong,
+        FailureKind::Refused,
+        FailureKind::NotStarted,
+        FailureKind::Auth,
+        FailureKind::Quota,
+        FailureKind::RateLimit,
+        FailureKind::Unavailable,
+        FailureKind::InvalidRequest,
+        FailureKind::Cancelled,
+        FailureKind::Denied,
+    ];
+
+    /// The kind that a word stands for.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// The word.
     pub fn word(self) -> &'static str {
         match self {
@@ -184,11 +206,6 @@ impl FailureKind {
             FailureKind::Cancelled => "cancelled",
             FailureKind::Denied => "denied",
         }
-    }
-
-    /// The kind of a word.
-    pub fn of_word(word: &str) -> Option<Self> {
-        Self::deserialize(word.into_deserializer()).map_err(|_: serde::de::value::Error| ()).ok()
     }
 
     /// Whether no further call can succeed before a person has done something about it.

@@ -119,13 +119,15 @@ pub(super) struct Meter {
     held_back: Amounts,
     /// When the clock of its time began to run.
     since: u64,
+    /// What it had run before that.
+    earlier: u64,
 }
 
 impl Meter {
     pub(super) fn new(budget: &Budget<relevo_core::ids::AgentId>, now: u64) -> Self {
         let limits = Resource::ALL.map(|resource| budget.limit(resource));
         let (spent, held_back) = Default::default();
-        Meter { budget: budget.clone(), limits, spent, held_back, since: now }
+        Meter { budget: budget.clone(), limits, spent, held_back, since: now, earlier: 0 }
     }
 
     pub(super) fn on_exceed(&self) -> &OnExceed<relevo_core::ids::AgentId> {
@@ -135,7 +137,7 @@ impl Meter {
     /// What is gone, and what is promised to calls under way. Those pass their time side by side.
     fn used(&self, resource: Resource, now: u64) -> u64 {
         match resource {
-            Resource::Time => now.saturating_sub(self.since),
+            Resource::Time => now.saturating_sub(self.since).saturating_add(self.earlier),
             _ => self.spent.0[resource as usize].saturating_add(self.held_back.0[resource as usize]),
         }
     }
@@ -175,6 +177,11 @@ impl Meter {
         {
             *limit = used.max(*limit).saturating_add(more);
         }
+    }
+
+    /// The clock had run for so long before it was started here.
+    pub(super) fn recall_time(&mut self, ms: u64) {
+        self.earlier = self.earlier.saturating_add(ms);
     }
 
     /// The clock stood still for so long.

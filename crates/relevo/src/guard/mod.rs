@@ -6,7 +6,27 @@
 //! what it was asked before is where it was. A guard that has stopped a task says so for ever after.
 //!
 //! [`TaskGuard`] watches one task, [`TeamGuard`] what all tasks share: who fails, what calls cost, what the run has
-//! spent. Neither knows whether agents hand to each other or a coordinator invokes them.
+//! spent. Neither knows whether agents hand to each other or a coordinator invokes them. A driver asks in this order:
+//!
+//! ```
+//! use relevo::guard::{Cost, GuardSpec, TaskGuard, TeamGuard, Verdict};
+//! use relevo_core::ids::AgentId;
+//!
+//! let (from, to, other) = (AgentId(0), AgentId(1), AgentId(2));
+//! let mut team = TeamGuard::new(GuardSpec { max_turns: Some(1), ..GuardSpec::default() }, 0);
+//! let mut task = TaskGuard::new(&mut team, 0);
+//!
+//! let masks = task.before_decision(&team, from, &[to, other], 10);
+//! assert_eq!(masks.of(to), None); // so `to` may be chosen, and it is
+//! let what_it_is_given = 7; // a digest
+//! assert_eq!(task.on_handoff(&team, from, to, what_it_is_given), None);
+//! let Verdict::Go(permit) = task.before_call(&mut team, to, false, 20) else { panic!() };
+//! // ... the call itself ...
+//! task.after_call(&mut team, permit, Cost { tokens: 100, money: 0.01, ms: 300 }, Ok(()));
+//!
+//! let Verdict::Stop(reason) = task.before_call(&mut team, other, false, 400) else { panic!() };
+//! assert_eq!(reason.word(), "max-turns");
+//! ```
 
 mod breaker;
 mod budget;

@@ -186,6 +186,13 @@ impl TaskGuard {
         team.settle(permit, cost, ended);
     }
 
+    /// Calls of an earlier process took so long, which counts against the time of the task.
+    pub fn lasted(&mut self, ms: u64) {
+        if let Some(meter) = &mut self.meter {
+            meter.recall_time(ms);
+        }
+    }
+
     /// A person says yes: ask again with [`TaskGuard::before_call`].
     pub fn approve(&mut self, team: &mut TeamGuard, question: &Question, now: u64) {
         let Question { agent, estimate, why } = *question;

@@ -456,6 +456,11 @@ impl<'s> Episode<'s> {
         Ok(observation)
     }
 
+    /// A call of an earlier process took so long.
+    pub(super) fn lasted(&mut self, ms: u64) {
+        self.guard.lasted(ms);
+    }
+
     /// The name of a signature has been recorded already.
     pub(super) fn is_named(&mut self, named: Signature) {
         let is_named = |note: &Record| matches!(note, Record::Named { signature, .. } if *signature == named);

@@ -139,6 +139,7 @@ impl<'s> Session<'s> {
                         let before = episode.scene().artifact();
                         let outcome = self.outcomes.read(number, episode.calls(), before, outcome);
                         let outcome = outcome.map_err(LearnError::from)?;
+                        episode.lasted(*ms);
                         return Ok(episode.called(&mut self.crew, Some((agent, outcome, *ms)))?);
                     }
                     _ if self.stage.leaves_process(agent) => return Err(differs(None)),

@@ -96,7 +96,8 @@ impl TeamSpec {
         let lists = guards.allow.iter().map(|list| (id(&list.from), list.to.iter().map(id).collect()));
         let costs = self.agents.iter().filter_map(|agent| Some((id(&agent.name), agent.cost?)));
         GuardSpec {
-            max_handoffs: Some(self.run.max_handoffs),
+            // A plan has its own limit of steps.
+            max_handoffs: self.coordinator.is_none().then_some(self.run.max_handoffs),
             max_turns: guards.max_turns,
             repetition: guards.repetition,
             budget: budget(&guards.budget),
@@ -167,6 +168,13 @@ impl TeamSpec {
                     );
                 }
             }
+        }
+        if self.coordinator.is_some() && !guards.allow.is_empty() {
+            return fail(
+                "allow",
+                "the agents of a coordinated team hand to nobody: leave allow out; the plan says who may act"
+                    .into(),
+            );
         }
         let mut listed = BTreeSet::new();
         for (i, AllowSection { from, to }) in guards.allow.iter().enumerate() {
