@@ -71,7 +71,7 @@ fn words_are_stable_and_are_read_back() {
     assert_eq!(
         words.join(" "),
         "finished ended max-handoffs max-turns no-successor repetition budget-tokens budget-money budget-time \
-         terminal-error denied killed evaluator-done max-steps nothing-legal guarded-allow guarded-breaker guarded-budget"
+         terminal-error handed-off denied killed evaluator-done max-steps nothing-legal guarded-allow guarded-breaker guarded-budget"
     );
     for reason in StopReason::ALL {
         assert_eq!(reason.word().parse(), Ok(reason));
