@@ -43,6 +43,15 @@ pub struct Sums {
     pub tokens_m2: f64,
 }
 
+/// What was taken over from an earlier policy: where a value starts, and how many visits that counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Prior {
+    /// The value.
+    pub value: f64,
+    /// The visits; 0 where there is no prior.
+    pub weight: u32,
+}
+
 /// The row of one situation in every column of a [`PolicyGraph`], looked up once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Node<'a> {
@@ -52,6 +61,15 @@ pub(crate) struct Node<'a> {
     pub(crate) averages: Option<&'a [f64]>,
     /// Where values come with standard errors.
     pub(crate) spreads: Option<&'a [f64]>,
+    /// Where an earlier policy was taken over.
+    pub(crate) priors: Option<&'a [Prior]>,
+}
+
+impl Node<'_> {
+    /// The visits that the prior of a choice counts as.
+    pub(crate) fn weight(&self, column: usize) -> f64 {
+        self.priors.map_or(0.0, |priors| f64::from(priors[column].weight))
+    }
 }
 
 /// The policy graph of one agent and one table of choices.
@@ -71,6 +89,8 @@ pub struct PolicyGraph {
     spreads: Vec<f64>,
     /// Where each choice last led within the agent; empty until one is told.
     leads: Vec<Option<Signature>>,
+    /// What was taken over from an earlier policy; empty until something is.
+    priors: Vec<Prior>,
     pools: Option<Box<Pools>>,
 }
 
@@ -93,6 +113,7 @@ impl PolicyGraph {
             averages: vec![],
             spreads: vec![],
             leads: vec![],
+            priors: vec![],
             pools: None,
         }
     }
@@ -142,6 +163,9 @@ impl PolicyGraph {
             Record::Revised { table, signature, action, value, .. } if *table == of => {
                 self.assign(*signature, *action, *value);
             }
+            Record::Primed { table, signature, action, value, weight } if *table == of => {
+                self.prime(*signature, *action, Prior { value: value.get(), weight: *weight });
+            }
             _ => {}
         }
     }
@@ -188,7 +212,8 @@ impl PolicyGraph {
             edges: &self.edges[row.clone()],
             sums: &self.sums[row.clone()],
             averages: self.averages.get(row.clone()),
-            spreads: self.spreads.get(row),
+            spreads: self.spreads.get(row.clone()),
+            priors: self.priors.get(row),
         })
     }
 
@@ -212,6 +237,11 @@ impl PolicyGraph {
         self.row(signature).and_then(|row| self.leads.get(row))
     }
 
+    /// What was taken over of a situation from an earlier policy, one a choice; `None` where nothing was.
+    pub fn priors(&self, signature: Signature) -> Option<&[Prior]> {
+        self.row(signature).and_then(|row| self.priors.get(row))
+    }
+
     /// How often any choice was settled in a situation.
     pub fn visits(&self, signature: Signature) -> u64 {
         self.edges(signature).map_or(0, |edges| edges.iter().map(|e| u64::from(e.visits)).sum())
@@ -226,10 +256,17 @@ impl PolicyGraph {
         }
     }
 
-    /// The step of the next settlement of an edge.
+    /// The step of the next settlement of an edge: that of its next visit, those of its prior counted.
     pub fn next_step(&self, signature: Signature, action: ActionId) -> f64 {
-        let visits = self.edges(signature).map_or(0, |edges| edges[action.index()].visits);
-        self.step.step(visits.saturating_add(1))
+        self.row(signature).map_or(self.step.step(1), |row| self.next_step_at(row.start + action.index()))
+    }
+
+    fn next_step_at(&self, at: usize) -> f64 {
+        self.step.step(self.edges[at].visits.saturating_add(self.prior(at).weight).saturating_add(1))
+    }
+
+    fn prior(&self, at: usize) -> Prior {
+        self.priors.get(at).copied().unwrap_or_default()
     }
 
     /// Settle one sample: `Q(o, a) += step (y - Q(o, a))`. Returns the error `y - Q(o, a)` as it was before.
@@ -283,11 +320,12 @@ impl PolicyGraph {
         usage: Usage,
     ) -> (f64, f64) {
         let at = self.row_or_insert(signature).start + action.index();
-        let step = self.step.step(self.edges[at].visits.saturating_add(1));
+        let step = self.next_step_at(at);
         (self.settle_at(at, target, step, usage), step)
     }
 
     fn settle_at(&mut self, at: usize, target: f64, step: f64, usage: Usage) -> f64 {
+        let prior = self.prior(at);
         let edge = &mut self.edges[at];
         let error = target - edge.value;
         edge.visits = edge.visits.saturating_add(1);
@@ -296,14 +334,19 @@ impl PolicyGraph {
         let sums = &mut self.sums[at];
         accumulate(&mut sums.targets, &mut sums.targets_m2, target, n);
         accumulate(&mut sums.tokens, &mut sums.tokens_m2, usage.tokens as f64, n);
+        let steps = n.saturating_add(prior.weight);
         edge.value = match self.step {
             // The sample mean is taken from the sum: repeated steps of 1/n would differ from it in the last bits, and
             // choices that did equally well would no longer tie.
-            StepRule::Mean if step == self.step.step(n) => sums.targets / f64::from(n),
+            StepRule::Mean if step == self.step.step(steps) => match f64::from(prior.weight) {
+                0.0 => sums.targets / f64::from(n),
+                // Q(o, a) = (w Q_0 + sum of y) / (w + n)
+                w => (w * prior.value + sums.targets) / (w + f64::from(n)),
+            },
             // Q(o, a) <- Q(o, a) + alpha (y - Q(o, a))
             _ => edge.value + step * error,
         };
-        if let Some(weight) = self.step.average_weight(n) {
+        if let Some(weight) = self.step.average_weight(steps) {
             // Qbar <- Qbar + w_n (Q - Qbar)
             self.averages[at] += weight * (self.edges[at].value - self.averages[at]);
         }
@@ -337,6 +380,20 @@ impl PolicyGraph {
         self.edges[at].value = value;
         if !self.averages.is_empty() {
             self.averages[at] = value;
+        }
+    }
+
+    /// Take over a prior: until the first settlement it is the value; from then on each step is that of a visit as many
+    /// later as the prior counts for, so that sample means are those of the prior's visits and the own together.
+    pub fn prime(&mut self, signature: Signature, action: ActionId, prior: Prior) {
+        let at = self.row_or_insert(signature).start + action.index();
+        self.priors.resize(self.edges.len(), Prior::default());
+        self.priors[at] = prior;
+        if self.edges[at].visits == 0 {
+            self.edges[at].value = prior.value;
+            if !self.averages.is_empty() {
+                self.averages[at] = prior.value;
+            }
         }
     }
 
@@ -429,77 +486,4 @@ impl QFunction for PolicyGraph {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        /// Mean and M2 equal the two-pass ones of the same samples, in any interleaving of edges.
-        #[test]
-        fn sums_are_those_of_the_samples(
-            samples in proptest::collection::vec((0u64..5, 0u32..3, -10.0f64..10.0, 0u64..1000), 1..200)
-        ) {
-            let mut graph = PolicyGraph::new(3, 0.5, StepRule::Mean, 100);
-            for (s, a, y, tokens) in &samples {
-                let step = graph.next_step(Signature(*s), ActionId(*a));
-                graph.settle(Signature(*s), ActionId(*a), *y, step, Usage { tokens: *tokens, failures: 1 });
-            }
-            for s in 0..5 {
-                for a in 0..3 {
-                    let ys: alloc::vec::Vec<f64> =
-                        samples.iter().filter(|x| x.0 == s && x.1 == a).map(|x| x.2).collect();
-                    let Some(edges) = graph.edges(Signature(s)) else { prop_assert!(ys.is_empty()); continue };
-                    let (edge, sums) = (edges[a as usize], graph.sums(Signature(s)).unwrap()[a as usize]);
-                    prop_assert_eq!(edge.visits as usize, ys.len());
-                    prop_assert_eq!(edge.failures as usize, ys.len());
-                    if ys.is_empty() { prop_assert_eq!(edge.value, 0.5); continue }
-                    let mean = ys.iter().sum::<f64>() / ys.len() as f64;
-                    let m2: f64 = ys.iter().map(|y| (y - mean) * (y - mean)).sum();
-                    prop_assert!((edge.value - mean).abs() < 1e-9);
-                    prop_assert!((sums.targets / ys.len() as f64 - mean).abs() < 1e-9);
-                    prop_assert!((sums.targets_m2 - m2).abs() < 1e-7);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_full_graph_keeps_the_rest_together() {
-        let mut graph = PolicyGraph::new(1, 0.0, StepRule::Constant(1.0), 3);
-        for s in 0..10 {
-            graph.settle(Signature(s), ActionId(0), s as f64, 1.0, Usage::default());
-        }
-        assert_eq!(graph.signatures(), [Signature(0), Signature(1), PolicyGraph::OTHER]);
-        assert_eq!(graph.edges(Signature(1)).unwrap()[0].value, 1.0);
-        assert_eq!(graph.edges(Signature(7)).unwrap()[0], Edge { value: 9.0, visits: 8, failures: 0 });
-    }
-
-    #[test]
-    fn a_miss_counts_against_a_choice_and_says_nothing_of_its_value() {
-        let mut graph = PolicyGraph::new(2, 0.5, StepRule::Mean, 10);
-        let (here, there, a) = (Signature(1), Signature(2), ActionId(1));
-        graph.miss(here, a, 2);
-        assert_eq!(graph.edges(here).unwrap()[1], Edge { value: 0.5, visits: 0, failures: 2 });
-        assert_eq!((graph.visits(here), graph.leads(here)), (0, None));
-        graph.lead(here, a, there);
-        graph.settle(there, ActionId(0), 1.0, 1.0, Usage::default());
-        assert_eq!(graph.leads(here), Some(&[None, Some(there)][..]));
-        assert_eq!(graph.leads(there).unwrap_or(&[None, None]), [None, None]);
-    }
-
-    #[test]
-    fn equal_samples_in_another_order_of_visits_have_the_mean_of_their_sum() {
-        let mut graph = PolicyGraph::new(1, 0.0, StepRule::Mean, 10);
-        let samples = [0.1, 0.7, 0.2, 0.9, 0.3];
-        for y in samples {
-            graph.settle_here(Signature(1), ActionId(0), y, Usage::default());
-        }
-        let value = graph.edges(Signature(1)).unwrap()[0].value;
-        assert_eq!(value.to_bits(), (samples.iter().sum::<f64>() / 5.0).to_bits());
-    }
-
-    #[test]
-    fn an_edge_takes_at_most_64_bytes() {
-        assert!(PolicyGraph::bytes_per_edge() <= 64);
-    }
-}
+mod tests;

@@ -456,11 +456,15 @@ impl ActionValues {
                 out
             }
         };
+        let pseudo = match node {
+            Some(node) if node.priors.is_some() => (0..self.graph.width()).map(|a| node.weight(a)).collect(),
+            _ => Vec::new(),
+        };
         let averages = match self.approximator {
             None => node.and_then(|node| node.averages).map(Cow::Borrowed),
             Some(_) => None,
         };
-        View { spec, o, node, values, averages, pseudo: Vec::new() }
+        View { spec, o, node, values, averages, pseudo }
     }
 
     fn accepts(&self, o: &Observation) -> Result<(), FeatureError> {
@@ -687,6 +691,13 @@ impl Learner {
         self.view(table, o).decide(episode, clock, rng)
     }
 
+    /// Whether a table can begin with what an earlier policy says.
+    pub(crate) fn takes_priors(&self, table: Table) -> bool {
+        // The local model computes values from its own cells alone.
+        let modelled = self.spec.extensions.local_model && table == Table::Successors;
+        !modelled && self.tables(table).is_some_and(|values| values.approximator.is_none())
+    }
+
     /// Choices made in `table` and not yet settled; 0 unless they count ([`PendingDecisions`]).
     pub fn pending(&self, table: Table) -> u64 {
         self.tables(table).map_or(0, |values| values.pending.values().map(|n| u64::from(*n)).sum())
@@ -752,8 +763,10 @@ impl Learner {
     /// Move an approximator towards `target`, by the step of a cell that is not visited; returns that step.
     fn move_again(&mut self, table: Table, step: &Step, target: f64) -> f64 {
         let values = self.table_mut(table);
-        let edges = values.graph.edges(step.observation.signature);
-        let visits = edges.map_or(1, |e| e[step.action.index()].visits.max(1));
+        let node = values.graph.node(step.observation.signature);
+        let column = step.action.index();
+        let visits = node.map_or(0.0, |node| f64::from(node.edges[column].visits) + node.weight(column));
+        let visits = (visits as u32).max(1);
         let alpha = values.graph.step_rule().step(visits);
         if let Some(approximator) = &mut values.approximator {
             approximator.q_mut().update(&step.observation, step.action, target, alpha);

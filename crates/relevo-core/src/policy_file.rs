@@ -13,7 +13,7 @@ use alloc::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    graph::{Edge, PolicyGraph, Sums},
+    graph::{Edge, PolicyGraph, Prior, Sums},
     ids::ActionId,
     learner::Learner,
     observation::Signature,
@@ -92,12 +92,12 @@ pub struct TablePolicy {
 pub struct NodePolicy {
     /// Key of the signature, hexadecimal.
     pub signature: String,
-    /// Choices that were settled or failed, in ascending order of their columns.
+    /// Choices that were settled, failed or taken over, in ascending order of their columns.
     pub edges: Vec<EdgePolicy>,
 }
 
 /// One choice in one situation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EdgePolicy {
     /// Its column.
@@ -120,6 +120,22 @@ pub struct EdgePolicy {
     pub tokens_m2: f64,
     /// Running mean of gamma^tau times the standard error that came with values; 0 unless that extension is on.
     pub spread: f64,
+    /// Key of the signature where it last led within the agent (relay and trajectory credit).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lead: Option<String>,
+    /// What was taken over from an earlier policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<PriorPolicy>,
+}
+
+/// What was taken over of one choice.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriorPolicy {
+    /// Its value at the start.
+    pub value: f64,
+    /// The visits that it counts as.
+    pub weight: u32,
 }
 
 impl EdgePolicy {
@@ -186,6 +202,11 @@ pub fn signature_key(signature: Signature) -> String {
     format!("{:016x}", signature.0)
 }
 
+/// The signature of a key, as [`signature_key`] spells it; refused with the reason.
+pub(crate) fn signature_of_key(key: &str) -> Result<Signature, String> {
+    u64::from_str_radix(key, 16).map(Signature).map_err(|_| format!("{key:?} is no signature key"))
+}
+
 fn canonical<T: Serialize>(content: &T) -> String {
     serde_json::to_string_pretty(content).expect("plain structures with text keys always serialise") + "\n"
 }
@@ -240,8 +261,7 @@ impl AgentPolicy {
 /// Put nodes back into a graph; refused with the reason.
 fn restore(nodes: &[NodePolicy], graph: &mut PolicyGraph) -> Result<(), String> {
     for node in nodes {
-        let key = u64::from_str_radix(&node.signature, 16)
-            .map_err(|_| format!("{:?} is no signature key", node.signature))?;
+        let key = signature_of_key(&node.signature)?;
         for e in &node.edges {
             if e.action as usize >= graph.width() {
                 return Err(format!("column {} does not exist", e.action));
@@ -249,9 +269,15 @@ fn restore(nodes: &[NodePolicy], graph: &mut PolicyGraph) -> Result<(), String> 
             let edge = Edge { value: e.value, visits: e.visits, failures: e.failures };
             let EdgePolicy { targets, targets_m2, tokens, tokens_m2, .. } = *e;
             let sums = Sums { targets, targets_m2, tokens, tokens_m2 };
-            graph.restore(Signature(key), ActionId(e.action), edge, sums, e.decision_value);
+            graph.restore(key, ActionId(e.action), edge, sums, e.decision_value);
+            if let Some(PriorPolicy { value, weight }) = e.prior {
+                graph.prime(key, ActionId(e.action), Prior { value, weight });
+            }
+            if let Some(lead) = &e.lead {
+                graph.lead(key, ActionId(e.action), signature_of_key(lead)?);
+            }
             if e.spread != 0.0 {
-                graph.spread(Signature(key), ActionId(e.action), e.spread, 1.0);
+                graph.spread(key, ActionId(e.action), e.spread, 1.0);
             }
         }
     }
@@ -282,8 +308,12 @@ impl NodePolicy {
                 let edges = graph.edges(signature).unwrap_or(&[]);
                 let sums = graph.sums(signature).unwrap_or(&[]);
                 let spreads = graph.spreads(signature).unwrap_or(&[]);
+                let leads = graph.leads(signature).unwrap_or(&[]);
+                let prior = |action: usize| graph.priors(signature).map_or(Prior::default(), |p| p[action]);
                 let edges = edges.iter().zip(sums).zip(&decision_values).enumerate();
-                let edges = edges.filter(|(_, ((edge, _), _))| edge.visits > 0 || edge.failures > 0);
+                let edges = edges.filter(|(action, ((edge, _), _))| {
+                    edge.visits > 0 || edge.failures > 0 || prior(*action).weight > 0
+                });
                 let edges = edges.map(|(action, ((edge, sums), decision_value))| EdgePolicy {
                     action: action as u32,
                     value: edge.value,
@@ -295,6 +325,11 @@ impl NodePolicy {
                     tokens: sums.tokens,
                     tokens_m2: sums.tokens_m2,
                     spread: spreads.get(action).copied().unwrap_or(0.0),
+                    lead: leads.get(action).copied().flatten().map(signature_key),
+                    prior: match prior(action) {
+                        Prior { weight: 0, .. } => None,
+                        Prior { value, weight } => Some(PriorPolicy { value, weight }),
+                    },
                 });
                 NodePolicy { signature: signature_key(signature), edges: edges.collect() }
             })

@@ -9,7 +9,8 @@
 //! `m <- (c m + n q) / (c + n)`, `e <- c + n`, with `c = min(kappa, e)`;  `m` is the initial value and `e = 0` at first
 //!
 //! At each signature the groups of the column come before the column. So a new situation borrows from coarser ones, a new
-//! variant from its skill and its model, and no prior outweighs kappa visits of the cell's own.
+//! variant from its skill and its model, and no prior outweighs kappa visits of the cell's own. A prior taken over from an earlier
+//! policy ([`crate::warm`]) counts with the latter.
 
 use alloc::{vec, vec::Vec};
 
@@ -129,9 +130,11 @@ impl Pools {
         let mut pseudo = Vec::with_capacity(beliefs.len());
         for (column, belief) in beliefs.into_iter().enumerate() {
             let mut belief = belief.at_most(kappa);
-            pseudo.push(belief.visits);
+            let taken_over = node.map_or(0.0, |node| node.weight(column));
+            pseudo.push(belief.visits + taken_over);
             if let Some(node) = &node {
-                belief.weigh(value(node, column), f64::from(node.edges[column].visits));
+                // The cell's own value has taken its prior in.
+                belief.weigh(value(node, column), taken_over + f64::from(node.edges[column].visits));
             }
             values.push(belief.mean);
         }

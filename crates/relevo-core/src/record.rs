@@ -46,8 +46,8 @@ pub struct Entry {
     pub record: Record,
 }
 
-/// One fact. The first five, and [`Record::Failed`], mirror the events that a participant accepted, so that a ledger can
-/// be replayed; the others are what followed from them, or the driver's own.
+/// One fact. The first five, [`Record::Failed`] and [`Record::Primed`] mirror the events that a participant accepted, so
+/// that a ledger can be replayed; the others are what followed from them, or the driver's own.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(flat)]
 pub enum Record {
@@ -277,6 +277,25 @@ pub enum Record {
         #[n(3)]
         failures: u32,
     },
+    /// A choice begins with what an earlier policy says of it.
+    #[n(16)]
+    Primed {
+        /// Successor or local operation.
+        #[n(0)]
+        table: Table,
+        /// The situation.
+        #[n(1)]
+        signature: Signature,
+        /// The choice.
+        #[n(2)]
+        action: ActionId,
+        /// Its value at the start.
+        #[n(3)]
+        value: Value,
+        /// The visits that it counts as.
+        #[n(4)]
+        weight: u32,
+    },
     /// A call that left the process has come back.
     #[n(17)]
     Called {
@@ -371,6 +390,9 @@ impl Record {
             Record::Answered { from, handle, value } => Event::Answered { from, handle, value },
             Record::Expired { handoff } => Event::Expired { handoff },
             Record::Replanned => Event::Replan,
+            Record::Primed { table, signature, action, value, weight } => {
+                Event::Primed { table, signature, action, value, weight }
+            }
             _ => return None,
         })
     }

@@ -239,6 +239,9 @@ fn agents_records() -> impl Strategy<Value = Record> {
             usage,
             next
         }),
+        (cell(), scalars(), any::<u32>()).prop_map(|((table, signature, action), value, weight)| {
+            Record::Primed { table, signature, action, value, weight }
+        }),
         (cell(), any::<u32>()).prop_map(|((table, signature, action), failures)| Record::Missed {
             table,
             signature,

@@ -136,6 +136,7 @@ proptest! {
             tokens: numbers[4],
             tokens_m2: numbers[5],
             spread: 0.0,
+            ..EdgePolicy::default()
         };
         let mut agent = policy_of(&learned_little(), "a");
         agent.tables[0].nodes[0].edges[0] = edge.clone();
@@ -332,18 +333,7 @@ fn a_policy_of_another_team_is_refused() {
 
 #[test]
 fn means_and_intervals_are_those_of_the_sums() {
-    let mut edge = EdgePolicy {
-        action: 0,
-        value: 0.0,
-        decision_value: 0.0,
-        visits: 3,
-        failures: 0,
-        targets: 9.0,
-        targets_m2: 8.0,
-        tokens: 0.0,
-        tokens_m2: 0.0,
-        spread: 0.0,
-    };
+    let mut edge = EdgePolicy { visits: 3, targets: 9.0, targets_m2: 8.0, ..EdgePolicy::default() };
     assert_eq!(edge.mean(), 3.0);
     assert_eq!(edge.half_width(), Some(1.96 * (8.0f64 / 2.0 / 3.0).sqrt()));
     edge.visits = 1;

@@ -152,6 +152,7 @@ fn pools_are_a_fold_of_the_records_and_survive_a_policy_file() {
             let policy = AgentPolicy::of("a", vec![], vec![], learner);
             assert!(policy.tables.iter().all(|table| !table.pools.is_empty()));
             policy.restore(&mut restored).unwrap();
+            assert_eq!(AgentPolicy::of("a", vec![], vec![], &restored), policy);
             let mut world = World { signatures: 6, coarser: true, ..World::new(3) };
             let mut streams = [Rng::stream(4, "policy"), Rng::stream(4, "policy")];
             for episode in 0..50 {

@@ -6,9 +6,9 @@ use minicbor::{Decode, Encode};
 use crate::{
     ids::{ActionId, AgentId, Handle, HandoffId, OperationId},
     learner::LearnerSpec,
-    observation::Observation,
+    observation::{Observation, Signature},
     q::FeatureError,
-    record::Record,
+    record::{Record, Table},
     units::{Return, Tau, Usage, Value},
 };
 
@@ -137,6 +137,19 @@ pub enum Event {
         handle: Handle,
         /// Its value there now.
         value: Value,
+    },
+    /// A choice begins with what an earlier policy says of it ([`crate::warm`]); told before the first handoff.
+    Primed {
+        /// Successor or local operation.
+        table: Table,
+        /// The situation.
+        signature: Signature,
+        /// The choice.
+        action: ActionId,
+        /// Its value.
+        value: Value,
+        /// The visits that it counts as, at least one.
+        weight: u32,
     },
     /// Ask all receivers known to the local model for their current values (extension).
     Replan,
@@ -296,6 +309,9 @@ pub enum ProtocolError {
     /// The driver reports something that this kind of agent does not do.
     #[error("{0}")]
     Regime(&'static str),
+    /// A prior that cannot be taken over.
+    #[error("a prior is refused: {0}")]
+    Prior(&'static str),
     /// The episode has too many handoffs.
     #[error("the task of handoff {handoff} has had 2^32 handoffs")]
     TooLong {

@@ -22,6 +22,7 @@ use alloc::{collections::VecDeque, vec::Vec};
 use foldhash::fast::FixedState;
 
 use crate::{
+    graph::Prior,
     ids::{ActionId, HandoffId, OperationId},
     learner::{Credit, DecisionPoint, Learner, Regime, SpecError, Step, View},
     observation::{Observation, Signature},
@@ -196,6 +197,9 @@ impl Participant {
                 self.answered(from, handle, value, effects);
                 Ok(())
             }
+            Event::Primed { table, signature, action, value, weight } => {
+                self.primed((table, signature, action), value, weight, effects)
+            }
             Event::Replan => {
                 self.replan(effects);
                 Ok(())
@@ -222,6 +226,30 @@ impl Participant {
             return Err(ProtocolError::Choices { found, span, width });
         }
         Ok(self.learner.accepts(table, o)?)
+    }
+
+    fn primed(
+        &mut self,
+        (table, signature, action): (Table, Signature, ActionId),
+        value: Value,
+        weight: u32,
+        effects: &mut Effects,
+    ) -> Result<(), ProtocolError> {
+        if self.counters.received > 0 {
+            return Err(ProtocolError::Prior("it comes before the first handoff"));
+        }
+        if weight == 0 {
+            return Err(ProtocolError::Prior("it counts as one visit at least"));
+        }
+        if !self.learner.takes_priors(table) {
+            return Err(ProtocolError::Prior("only a table takes one, and not with the local model"));
+        }
+        match self.learner.graph_mut(table).filter(|graph| action.index() < graph.width()) {
+            Some(graph) => graph.prime(signature, action, Prior { value: value.get(), weight }),
+            None => return Err(ProtocolError::Prior("the agent has no such choice")),
+        }
+        self.record(effects, || Record::Primed { table, signature, action, value, weight });
+        Ok(())
     }
 
     /// The table that the observation at activation is about; `None` if nothing is decided at activation.
