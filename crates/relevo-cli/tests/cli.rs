@@ -392,6 +392,44 @@ fn policies_are_compared() {
 }
 
 #[test]
+fn policies_are_merged() {
+    let place = Place::new();
+    place.learn("--episodes 60 --out a");
+    place.learn("--episodes 40 --seed 2 --out b");
+    let said = place.data("policy merge a b/policy.json --out both.json");
+    let numbers = |row: &str| {
+        let line = said
+            .lines()
+            .find(|line| line.trim_start().starts_with(row))
+            .unwrap_or_else(|| panic!("{row}: {said}"));
+        line.split_whitespace().filter_map(|word| word.parse().ok()).collect::<Vec<u64>>()
+    };
+    let [a, b] = ["a ", "b/policy.json"].map(numbers);
+    let [shared, both] = ["in more than one", "both.json"].map(numbers);
+    // What is in both counts once.
+    assert!(shared[0] > 0 && shared[1] >= shared[0], "{said}");
+    for column in 0..2 {
+        assert_eq!(a[column] + b[column] - shared[column], both[column], "{said}");
+    }
+    assert_eq!([a[2], b[2], both[2]], [60, 40, 100]);
+    assert_holds(&place.data("explain both.json"), &["100 episodes", "merged of 2 policies"]);
+    // It decides like any other, and is not written over by chance.
+    place.write("item", "{\"dataset\": \"mathqa\", \"problem\": 1}");
+    let run = place.relevo("run team.toml --policy both.json --input item");
+    assert_holds(&run.stdout, &["commissioner", "value (visits)"]);
+    let before = place.read("both.json");
+    assert_holds(&place.error("policy merge b a --out both.json"), &["both.json", "--force"]);
+    assert_eq!(place.read("both.json"), before);
+    place.data("policy merge b a --out both.json --force");
+    assert_ne!(place.read("both.json"), before);
+    // Nothing counts twice.
+    assert_holds(&place.error("policy merge a both.json --out more.json"), &["would count twice"]);
+    assert!(!place.path("more.json").exists());
+    let one = place.relevo("policy merge a --out more.json");
+    assert_eq!((one.code, one.stdout.as_str()), (Some(2), ""));
+}
+
+#[test]
 fn a_policy_that_was_tampered_with_is_refused_with_the_place() {
     let place = Place::new();
     place.learn("--episodes 100");
@@ -426,6 +464,7 @@ fn a_policy_that_was_tampered_with_is_refused_with_the_place() {
             "explain bad.json",
             "run team.toml --policy bad.json --input item",
             "policy diff runs/maths bad.json",
+            "policy merge runs/maths bad.json --out merged.json",
         ] {
             let message = place.error(verb);
             assert!(message.starts_with("bad.json: "), "{verb}: {message}");
@@ -471,7 +510,7 @@ fn what_does_not_exist_is_answered_with_what_does() {
 #[test]
 fn help_tells_what_there_is() {
     let place = Place::new();
-    let verbs: [(&str, &[&str]); 10] = [
+    let verbs: [(&str, &[&str]); 11] = [
         ("", &["learn", "run", "explain", "policy", "lab", "exactly one", "examples/maths/team.toml"]),
         ("learn", &["<TEAM>", "--episodes <N>", "--seed <S>", "--out <DIR>", "--resume", "default"]),
         ("run", &["<TEAM>", "--policy <POLICY>", "--input <FILE>", "--output <FILE>"]),
@@ -480,8 +519,9 @@ fn help_tells_what_there_is() {
         ("lab run", &["<NAME>", "--seeds <A..B>", "--quick", "--out <DIR>", "--resume"]),
         ("lab report", &["[DIR]", "--out <FILE>"]),
         ("lab play", &["[ENVIRONMENT]", "--seed <N>"]),
-        ("policy", &["diff"]),
+        ("policy", &["diff", "merge"]),
         ("policy diff", &["<A>", "<B>", "Exits with 1"]),
+        ("policy merge", &["<POLICY>", "--out <FILE>", "--force"]),
     ];
     for (verb, parts) in verbs {
         let help = place.data(&format!("{verb} --help"));

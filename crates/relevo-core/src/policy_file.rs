@@ -4,6 +4,8 @@
 //! sorted, numbers are in their shortest exact form. Loading refuses what is not: unknown versions and keys,
 //! numbers that are not finite, files that were cut off or changed, each with the place.
 
+mod merge;
+
 use alloc::{
     collections::BTreeMap,
     format,
@@ -52,7 +54,11 @@ pub struct Source {
     /// Episodes learned from.
     pub episodes: u64,
     /// Chain head of the ledger that this policy is a fold of.
+    /// Empty for a policy merged of several, which then has the team and seed of the first, and its config if all have it.
     pub ledger: String,
+    /// Digests of the policies that were merged into this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<String>,
 }
 
 /// What one agent has learned.
@@ -177,6 +183,9 @@ pub enum PolicyFileError {
         /// Which part.
         part: String,
     },
+    /// Policies that do not go together.
+    #[error("the policies cannot be merged: {0}")]
+    Merge(String),
     /// Content that no policy can have.
     #[error("the policy file is inconsistent: {0}")]
     Inconsistent(String),
@@ -339,8 +348,13 @@ impl NodePolicy {
 
 impl PolicyFile {
     /// A policy of these agents.
-    pub fn new(source: Source, names: &BTreeMap<Signature, String>, mut agents: Vec<AgentPolicy>) -> Self {
+    pub fn new(source: Source, names: &BTreeMap<Signature, String>, agents: Vec<AgentPolicy>) -> Self {
         let signatures = names.iter().map(|(s, name)| (signature_key(*s), name.clone())).collect();
+        PolicyFile::sealed(source, signatures, agents)
+    }
+
+    /// With the digests of its content.
+    fn sealed(source: Source, signatures: BTreeMap<String, String>, mut agents: Vec<AgentPolicy>) -> Self {
         for agent in &mut agents {
             agent.digest.clear();
             agent.digest = digest(agent);

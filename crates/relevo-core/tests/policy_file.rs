@@ -7,10 +7,11 @@ use proptest::prelude::*;
 use relevo_core::{
     Rng,
     ids::EpisodeId,
-    learner::{Credit, Learner, LearnerSpec},
-    observation::Signature,
+    learner::{Credit, Estimator, Learner, LearnerSpec},
+    observation::{Observation, Signature},
     policy::{PolicySpec, Posterior, Ucb},
     policy_file::{AgentPolicy, EdgePolicy, PolicyFile, PolicyFileError, SCHEMA, Source},
+    pools::PooledSpec,
     record::Table,
     step::StepRule,
 };
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 
 fn source() -> Source {
     let (team, config, ledger) = ("carry \"the\" baton".to_string(), "ab".repeat(32), "cd".repeat(32));
-    Source { team, config, seed: u64::MAX, episodes: 60, ledger }
+    Source { team, config, seed: u64::MAX, episodes: 60, ledger, merged: vec![] }
 }
 
 fn names(width: usize, prefix: &str) -> Vec<String> {
@@ -339,4 +340,139 @@ fn means_and_intervals_are_those_of_the_sums() {
     edge.visits = 1;
     assert_eq!(edge.half_width(), None);
     assert!(matches!(spec(0, &[], BEFORE).learner.credit, Credit::ValuePassing));
+}
+
+// ---- Merged ----------------------------------------------------------------------------------------------------------
+
+/// A policy of one agent that learned sample means of these (situation, column, target).
+fn of_samples(columns: &[&str], samples: &[(u64, u32, f64)]) -> PolicyFile {
+    use relevo_core::{ids::ActionId, learner::Step, observation::Features, units::Usage};
+    let width = columns.len() as u32;
+    let spec = LearnerSpec {
+        estimator: Estimator::Pooled(PooledSpec { groups: vec![], strength: 5.0 }),
+        step: StepRule::Mean,
+        credit: Credit::Trajectory,
+        successors: width,
+        ..spec(0, &[], BEFORE).learner
+    };
+    let mut learner = Learner::new(spec, &mut Rng::stream(1, "initial")).unwrap();
+    for (i, (s, action, target)) in samples.iter().enumerate() {
+        let features = Features::Coarser([Signature(100 + s % 2)].into());
+        let observation = Observation { features, ..seen(*s, columns.len()) };
+        let usage = Usage { tokens: 7 * i as u64, failures: i as u32 % 2 };
+        let (action, reward, tau) = (ActionId(*action), earned(0.0), lasting(1));
+        learner.settle(Table::Successors, &Step { observation, action, reward, tau, usage }, *target);
+    }
+    let columns = columns.iter().map(|name| name.to_string()).collect();
+    PolicyFile::new(source(), &BTreeMap::new(), vec![AgentPolicy::of("a", columns, vec![], &learner)])
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-9 * (1.0 + a.abs().max(b.abs()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    /// Merged, two policies are the policy that learned from all samples, pools included, up to rounding.
+    #[test]
+    fn a_merged_policy_is_that_of_all_samples(
+        first in proptest::collection::vec((0u64..4, 0u32..3, -10.0..10.0f64), 1..40),
+        second in proptest::collection::vec((0u64..4, 0u32..3, -10.0..10.0f64), 1..40),
+    ) {
+        let columns = ["x", "y", "z"];
+        // The second knows the columns in another order, and one of them not at all.
+        let turned: Vec<_> = second.iter().filter(|s| s.1 < 2).map(|(s, a, y)| (*s, 1 - a, *y)).collect();
+        let parts = [of_samples(&columns, &first), of_samples(&["y", "x", "w"], &turned)];
+        let merged = PolicyFile::merge(&parts).unwrap();
+        prop_assert_eq!(PolicyFile::from_text(&merged.to_text()).unwrap(), merged.clone());
+        prop_assert_eq!(merged.source.episodes, 120);
+        prop_assert_eq!(&merged.source.merged, &parts.clone().map(|part| part.digest));
+        prop_assert_eq!(&merged.agents[0].successors, &["x", "y", "z", "w"]);
+
+        let all: Vec<_> = first.iter().copied().chain(second.iter().copied().filter(|s| s.1 < 2)).collect();
+        let whole = of_samples(&["x", "y", "z", "w"], &all);
+        let [found, expected] = [&merged, &whole].map(|file| &file.agents[0].tables[0]);
+        for (found, expected) in [(&found.nodes, &expected.nodes), (&found.pools, &expected.pools)] {
+            prop_assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                prop_assert_eq!(&found.signature, &expected.signature);
+                prop_assert_eq!(found.edges.len(), expected.edges.len());
+                for (f, e) in found.edges.iter().zip(&expected.edges) {
+                    prop_assert_eq!((f.action, f.visits), (e.action, e.visits));
+                    for (f, e) in [(f.value, e.value), (f.targets, e.targets), (f.targets_m2, e.targets_m2)] {
+                        prop_assert!(close(f, e), "{} for {}", f, e);
+                    }
+                    prop_assert!(close(f.decision_value, e.decision_value));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_merging_keeps_of_single_edges() {
+    use relevo_core::policy_file::PriorPolicy;
+    let merged = |edges: [EdgePolicy; 2]| {
+        let files = edges.map(|edge| {
+            let mut file = of_samples(&["x"], &[(0, 0, 0.0)]);
+            file.agents[0].tables[0].nodes[0].edges = vec![edge];
+            PolicyFile::new(file.source, &BTreeMap::new(), file.agents)
+        });
+        PolicyFile::merge(&files).unwrap().agents[0].tables[0].nodes[0].edges[0].clone()
+    };
+    let edge = |visits, value, prior: Option<u32>| EdgePolicy {
+        visits,
+        value,
+        decision_value: value,
+        failures: 1,
+        lead: Some(format!("{visits:016x}")),
+        prior: prior.map(|weight| PriorPolicy { value, weight }),
+        ..EdgePolicy::default()
+    };
+    let cases = [
+        // Visits outvote a prior; of two priors the stronger is kept; of the leads, the last.
+        ([edge(1, 4.0, None), edge(3, 0.0, None)], (1.0, 4, None)),
+        ([edge(2, 4.0, None), edge(0, 1.0, Some(5))], (4.0, 2, Some(5))),
+        ([edge(0, 4.0, Some(3)), edge(0, 1.0, Some(5))], (1.0, 0, Some(5))),
+        ([edge(0, 4.0, Some(6)), edge(0, 1.0, Some(5))], (4.0, 0, Some(6))),
+        ([edge(0, 4.0, None), edge(2, 1.0, None)], (1.0, 2, None)),
+    ];
+    for (edges, (value, visits, weight)) in cases {
+        let lead = edges[1].lead.clone();
+        let found = merged(edges);
+        assert_eq!(
+            (found.value, found.decision_value, found.visits, found.failures),
+            (value, value, visits, 2)
+        );
+        assert_eq!((found.prior.map(|prior| prior.weight), found.lead), (weight, lead));
+    }
+}
+
+#[test]
+fn policies_that_do_not_go_together_are_not_merged() {
+    let base = || of_samples(&["x"], &[(0, 0, 1.0)]);
+    let changed = |change: &dyn Fn(&mut AgentPolicy)| {
+        let mut file = of_samples(&["x"], &[(0, 0, 2.0)]);
+        change(&mut file.agents[0]);
+        PolicyFile::new(file.source, &BTreeMap::new(), file.agents)
+    };
+    let both = PolicyFile::merge(&[base(), changed(&|_| {})]).unwrap();
+    let cases = [
+        (vec![], "there is none"),
+        (vec![base(), base()], "would count twice"),
+        (vec![both, base()], "would count twice"),
+        (vec![base(), changed(&|agent| agent.tables[0].initial = 0.5)], "began at 0 and at 0.5"),
+        (vec![base(), changed(&|agent| agent.tables[0].parameters = "00".into())], "only tables"),
+        (vec![base(), changed(&|agent| agent.tables.clear())], "chooses its operations"),
+        (vec![base(), changed(&|agent| agent.successors.clear())], "has no name"),
+    ];
+    for (files, said) in cases {
+        let error = PolicyFile::merge(&files).unwrap_err();
+        assert!(matches!(error, PolicyFileError::Merge(_)) && error.to_string().contains(said), "{error}");
+    }
+    // An agent that only one of them knows is kept as it is.
+    let other = changed(&|agent| agent.name = "b".into());
+    let merged = PolicyFile::merge(&[base(), other.clone()]).unwrap();
+    assert_eq!(merged.agents, [base().agents, other.agents].concat());
 }

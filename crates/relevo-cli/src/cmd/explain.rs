@@ -23,11 +23,13 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<ExitCode, Fault> {
     let mut text = String::new();
     let source = &policy.source;
     text += &format!(
-        "policy of {:?}: {} episodes, seed {}, ledger {}\n",
+        "policy of {:?}: {} episodes, {}\n",
         source.team,
         source.episodes,
-        source.seed,
-        &source.ledger[..source.ledger.len().min(16)]
+        match source.merged.len() {
+            0 => format!("seed {}, ledger {}", source.seed, &source.ledger[..source.ledger.len().min(16)]),
+            policies => format!("merged of {policies} policies"),
+        }
     );
     let wanted = arguments.signature.as_deref().unwrap_or("");
     let mut found = false;

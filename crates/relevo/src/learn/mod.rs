@@ -521,6 +521,7 @@ impl<'s> Session<'s> {
             seed: self.config.seed,
             episodes: self.episodes_done(),
             ledger: hex(&self.ledger.head()),
+            merged: vec![],
         };
         PolicyFile::new(source, &self.crew.names, agents.collect())
     }
