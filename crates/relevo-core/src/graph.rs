@@ -303,7 +303,7 @@ impl PolicyGraph {
 
     /// The values at `o`, where they are shrunk towards pools.
     fn shrunk(&self, o: &Observation) -> Option<Shrunk> {
-        self.shrink(o, self.node(o.signature))
+        self.pools.as_ref().map(|pools| pools.shrink(o, self.node(o.signature)))
     }
 
     /// The same with the node of `o`, looked up before.

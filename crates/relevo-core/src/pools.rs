@@ -9,8 +9,8 @@
 //! `m <- (c m + n q) / (c + n)`, `e <- c + n`, with `c = min(kappa, e)`;  `m` is the initial value and `e = 0` at first
 //!
 //! At each signature the groups of the column come before the column. So a new situation borrows from coarser ones, a new
-//! variant from its skill and its model, and no prior outweighs kappa visits of the cell's own. A prior taken over from an earlier
-//! policy ([`crate::warm`]) counts with the latter.
+//! variant from its skill and its model, and no prior outweighs kappa visits of the cell's own. A prior taken over from
+//! an earlier policy ([`crate::warm`]) counts with the latter.
 
 use alloc::{vec, vec::Vec};
 
