@@ -212,7 +212,7 @@ pub fn signature_key(signature: Signature) -> String {
 }
 
 /// The signature of a key, as [`signature_key`] spells it; refused with the reason.
-pub(crate) fn signature_of_key(key: &str) -> Result<Signature, String> {
+pub fn signature_of_key(key: &str) -> Result<Signature, String> {
     u64::from_str_radix(key, 16).map(Signature).map_err(|_| format!("{key:?} is no signature key"))
 }
 

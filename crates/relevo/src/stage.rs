@@ -34,7 +34,7 @@ use crate::{
     guard::{StopReason, TeamGuard},
     interface::{Situation, View},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{EstimatorSection, FINISH, TeamSpec, nearest},
+    team::{EstimatorSection, FINISH, Failures, TeamSpec, nearest},
 };
 
 /// A team with everything that it takes to act: programs or a simulated world, and tasks.
@@ -175,6 +175,11 @@ impl Stage {
                 agents.map(|(a, id)| Ok((a.name.as_str(), self.team.participant(id, episodes)?))).collect()
             }
         }
+    }
+
+    /// Whether of a failed call nothing is learned but that it failed.
+    pub fn counts_failures(&self) -> bool {
+        self.team.coordinator.as_ref().is_some_and(|section| section.failures == Failures::Counted)
     }
 
     /// The name of a participant.

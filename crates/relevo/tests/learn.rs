@@ -28,6 +28,7 @@ use relevo_core::{
     policy_file::PolicyFile,
     protocol::Participant,
     record::{Reader, Record, Table},
+    warm::Caps,
 };
 use tempfile::TempDir;
 
@@ -991,4 +992,37 @@ fn a_role_that_does_not_exist_is_answered_with_the_nearest() {
     let message =
         Stage::new(spec, Path::new("."), Some(Arc::new(Workshop))).map(drop).unwrap_err().to_string();
     assert!(message.contains("\"clark\"") && message.contains("did you mean \"clerk\"?"), "{message}");
+}
+
+// ---- warm starts ----
+
+/// What one run learned gives another its priors; they are on record, and resumed with it.
+#[tokio::test]
+async fn an_earlier_policy_gives_priors() {
+    let stage = stage(team("policy = { rule = \"ucb\", floor = 0.05 }", THREE));
+    let earlier = PolicyFile::from_text(&learn(&stage, config(1, 300)).await.policy).unwrap();
+    let out = folder();
+    let mut session = Session::start(&stage, out.path(), config(2, 10)).unwrap();
+    let warm = session.warm_start(&earlier, Caps::default()).unwrap();
+    assert!(warm.same > 0 && (warm.versions, warm.dropped) == (0, 0), "{warm:?}");
+    let left = finish(&mut session, out.path()).await;
+    drop(session);
+    let cold = learn(&stage, config(2, 10)).await;
+    let mean = |left: &Left| left.ends.iter().map(|end| end.episode_return).sum::<f64>() / 10.0;
+    assert!(mean(&left) > mean(&cold), "warm {} cold {}", mean(&left), mean(&cold));
+    let primed = |record: &&Record| matches!(record, Record::Primed { .. });
+    let entries = entries(&left.ledger);
+    assert_eq!(entries.iter().map(|(_, record)| record).filter(primed).count(), warm.same);
+    let ends = entries.iter().skip_while(|(_, record)| !primed(&record));
+    let mut ends =
+        ends.skip_while(|(_, record)| !matches!(record, Record::Sealed { .. })).map(|(end, _)| *end);
+    let sealed = ends.next().unwrap();
+    let within = entries.iter().map(|(end, _)| *end).rfind(|end| *end < sealed).unwrap();
+    refused(&stage, &left.ledger[..within], None, None);
+    for cut in ends {
+        let out = folder();
+        fs::write(ledger_of(out.path()), &left.ledger[..cut]).unwrap();
+        let (mut session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
+        assert!(finish(&mut session, out.path()).await.policy == left.policy, "cut at byte {cut}");
+    }
 }

@@ -435,7 +435,7 @@ fn numbers_out_of_range() {
         wrong(RAMP, "{ from = 1.0, to = 0.05, over = 0.5, ower = 1.0 }", "", &["a ramp such as {"]),
         wrong(RAMP, "\"often\"", "", &["a number such as 0.1"]),
         wrong(POLICY, "{ rule = \"posterior\", variance = 0.0 }", "", &["variance", "(0, inf)"]),
-        wrong(POLICY, "{ rule = \"ucb\", floor = 0.0 }", "", &["floor", "(0, 1]"]),
+        wrong(POLICY, "{ rule = \"ucb\", floor = -0.1 }", "", &["floor", "[0, 1]"]),
         wrong(CREDIT, "{ rule = \"relay\", lambda = 2.0 }", "", &["lambda is 2", "[0, 1]"]),
         wrong("initial = 0.0", "initial = 2.0", "", &["initial value is 2", "bounds"]),
         wrong("discount = 1.0", "discount = 1.1", "", &["discount is 1.1", "[0, 1]"]),

@@ -26,6 +26,11 @@ use relevo::{
     stop::StopOrder,
     team::TeamSpec,
 };
+use relevo_core::{
+    ids::AgentId,
+    record::Table,
+    warm::{Caps, Drift, WarmStart, drift},
+};
 
 use super::{Fault, print};
 use crate::world::{self, POLICY_FILE, write_file};
@@ -50,6 +55,13 @@ pub(crate) struct LearnArguments {
     /// is made again
     #[arg(long)]
     resume: bool,
+    /// Begin with what this policy says of the same choices, as priors that own outcomes can outvote: a policy file, or
+    /// the folder of a run
+    #[arg(long, value_name = "POLICY", conflicts_with = "resume")]
+    from: Option<PathBuf>,
+    /// The most visits that such a prior counts as; of another version of a choice, a quarter of it
+    #[arg(long, value_name = "N", default_value = "20", requires = "from")]
+    from_cap: u32,
     /// Tasks before the team at a time. With more than one, the order in which calls come back is not the seed's to say
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
@@ -76,7 +88,17 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
             .map_err(|e| format!("{}: the folder cannot be made: {e}", out.display()))?;
         let episodes = arguments.episodes.unwrap_or(stage.team().run.episodes);
         let config = RunConfig { seed: arguments.seed.unwrap_or(1), episodes };
-        (Session::start(&stage, &out, config)?.at_a_time(arguments.jobs), 0)
+        let policy = arguments.from.as_ref().map(|path| world::policy(path)).transpose()?;
+        let mut session = Session::start(&stage, &out, config)?.at_a_time(arguments.jobs);
+        if let Some(policy) = policy {
+            let caps = Caps { same: arguments.from_cap, version: arguments.from_cap / 4 };
+            let WarmStart { same, versions, dropped, .. } = session.warm_start(&policy, caps)?;
+            say!(
+                "warm start from {:?}: {same} choices taken over, {versions} from another version, {dropped} no longer there",
+                policy.source.team
+            );
+        }
+        (session, 0)
     };
     let RunConfig { seed, episodes } = session.config();
     say!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());
@@ -120,6 +142,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
         return Ok(ExitCode::from(code));
     }
     let learning = started.elapsed();
+    tell_of_drift(&stage, &session);
     if report(&runtime, &stage, &session, &out, &stop)?.is_break() {
         say!("interrupted while measuring; the learned policy is written. Measure again with --resume");
         return Ok(ExitCode::from(130));
@@ -171,6 +194,24 @@ fn report(
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();
     say!("in {}: {}", out.display(), files.join(", "));
     Ok(ControlFlow::Continue(()))
+}
+
+/// Name the priors that own outcomes speak against.
+fn tell_of_drift(stage: &Stage, session: &Session<'_>) {
+    for (participant, id) in session.participants().iter().zip((0..).map(AgentId)) {
+        let (successors, operations) = stage.columns(id);
+        for (table, names) in [(Table::Successors, successors), (Table::Operations, operations)] {
+            let Some(graph) = participant.learner().graph(table) else { continue };
+            for Drift { signature, action, prior, mean, standard_error, visits } in drift(graph) {
+                let situation = session.names().get(&signature).map_or("?", String::as_str);
+                let choice = names.get(action.index()).map_or("?", String::as_str);
+                say!(
+                    "drift: {choice} at {situation} was worth {prior:.3}, and is {mean:.3} ± {:.3} in {visits} visits since",
+                    1.96 * standard_error
+                );
+            }
+        }
+    }
 }
 
 /// The exit code of a run that a guard or an order has stopped.

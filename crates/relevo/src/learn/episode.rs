@@ -363,7 +363,13 @@ impl<'s> Episode<'s> {
             _ => self.finite(reward)?,
         };
         let usage = performance.usage;
-        self.tell(crew, agent, Event::Performed { handoff, reward, tau: Tau::ONE, usage, next })
+        // Where failures are only counted, the reward of a task that ends in one is still that of the steps before.
+        let counted = performance.ended.is_err() && self.stage.counts_failures();
+        let event = match counted && next != Next::Ended {
+            true => Event::Failed { handoff, usage, next },
+            false => Event::Performed { handoff, reward, tau: Tau::ONE, usage, next },
+        };
+        self.tell(crew, agent, event)
     }
 
     /// Nothing is left to do: receivers re-compute their local models before their predecessors, so that what they

@@ -26,11 +26,12 @@ use relevo_core::{
     ids::{AgentId, HandoffId, OperationId},
     learner::SpecError,
     observation::Signature,
-    policy_file::{AgentPolicy, PolicyFile, Source, hex},
-    protocol::{Participant, ProtocolError},
+    policy_file::{AgentPolicy, PolicyFile, Source, hex, signature_of_key},
+    protocol::{Effect, Participant, ProtocolError},
     record::{FORMAT, Record, RecordError},
     replay::ReplayError,
     units::{UnitError, Usage},
+    warm::{self, Caps, WarmStart},
 };
 
 use crate::{
@@ -236,6 +237,43 @@ impl<'s> Session<'s> {
             broken_off: None,
             looked_around: 0,
         }
+    }
+
+    /// Give each participant what an earlier policy says of its choices, as priors that own outcomes can outvote. Only
+    /// where nothing has been learned yet. Participants are known again by name, those that the policy does not know begin
+    /// without.
+    pub fn warm_start(&mut self, policy: &PolicyFile, caps: Caps) -> Result<WarmStart, LearnError> {
+        let mut all = WarmStart::default();
+        for (i, id) in (0..self.crew.participants.len()).zip((0..).map(AgentId)) {
+            let name = self.stage.participant_name(id).to_owned();
+            let Some(earlier) = policy.agents.iter().find(|agent| agent.name == name) else { continue };
+            let (successors, operations) = self.stage.columns(id);
+            let warm = warm::start(earlier, &successors, &operations, caps)
+                .map_err(|e| LearnError::Spec { agent: name.clone(), message: e.to_string() })?;
+            let mut effects = vec![];
+            for event in &warm.events {
+                let told =
+                    self.crew.participants[i].apply(event.clone(), &mut self.crew.rngs[i], &mut effects);
+                told.map_err(|source| LearnError::Protocol { agent: name.clone(), episode: 0, source })?;
+            }
+            for effect in effects {
+                if let Effect::Record(record) = effect {
+                    self.ledger.append(id, record);
+                }
+            }
+            all.same += warm.same;
+            all.versions += warm.versions;
+            all.dropped += warm.dropped;
+            all.events.extend(warm.events);
+        }
+        for (key, name) in &policy.signatures {
+            let Ok(signature) = signature_of_key(key) else { continue };
+            if self.crew.names.insert(signature, name.clone()).is_none() {
+                self.ledger.append(AgentId::ORIGIN, Record::Named { signature, name: name.clone() });
+            }
+        }
+        self.ledger.seal()?;
+        Ok(all)
     }
 
     /// Stop when this becomes true: no call is begun any more, and what those under way bring is kept.

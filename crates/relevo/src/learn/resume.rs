@@ -51,10 +51,16 @@ impl<'s> Session<'s> {
         }
         let mut followed: Vec<Followed> =
             self.crew.participants.iter().map(|_| Followed::default()).collect();
+        let mut half_primed = false;
         // A record that names no task belongs to that of the one before it.
         let mut task = 0;
         for entry in entries(path, bytes) {
             let Entry { agent, record } = entry?;
+            match record {
+                Record::Primed { .. } => half_primed = true,
+                Record::Sealed { .. } => half_primed = false,
+                _ => {}
+            }
             match record {
                 Record::Opened { .. } | Record::Sealed { .. } | Record::Halted { .. } => continue,
                 Record::Named { signature, name } => {
@@ -68,8 +74,11 @@ impl<'s> Session<'s> {
                 }
                 _ => {}
             }
-            task = record.episode().map_or(task, |episode| episode.0 as u64);
-            self.next_episode = self.next_episode.max(task.saturating_add(1));
+            let before_all = matches!(record, Record::Primed { .. });
+            if !before_all {
+                task = record.episode().map_or(task, |episode| episode.0 as u64);
+                self.next_episode = self.next_episode.max(task.saturating_add(1));
+            }
             if agent == AgentId::ORIGIN {
                 match closed.contains(&task) {
                     true => self.recall(&record),
@@ -86,7 +95,7 @@ impl<'s> Session<'s> {
             let index = of_agent.records;
             of_agent.records += 1;
             let i = agent.0 as usize;
-            let taken = match closed.contains(&task) {
+            let taken = match before_all || closed.contains(&task) {
                 true => {
                     let (participant, rng) = (&mut self.crew.participants[i], &mut self.crew.rngs[i]);
                     of_agent.replay.take(participant, rng, &record).map_err(Astray::Replay)
@@ -95,7 +104,14 @@ impl<'s> Session<'s> {
             };
             taken.map_err(|e| e.at(self.stage, path, index, agent.0))?;
         }
-        Ok(())
+        match half_primed {
+            false => Ok(()),
+            true => Err(LearnError::OtherRun {
+                path: path.to_owned(),
+                message: "the run was killed during its warm start, and nothing was learned yet; remove it and start again"
+                    .into(),
+            }),
+        }
     }
 
     /// Let the guards know of a call of a task that has ended.

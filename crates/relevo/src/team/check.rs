@@ -121,15 +121,6 @@ impl TeamSpec {
                 format!("over is {over}: it is a share of the episodes, in (0, 1]"),
             ));
         }
-        // Without a floor, what the scores put aside is never tried again: that is for replays of recordings alone.
-        if let PolicySection::Ucb { floor, .. } = self.learner.policy
-            && floor <= 0.0
-        {
-            return Err(Fault::new(
-                "learner/policy",
-                format!("learner: the floor of the policy is {floor}: it must lie in (0, 1]"),
-            ));
-        }
         // Whatever the learner refuses is refused here, before anything runs.
         let participants = if self.coordinator.is_some() { 1 } else { self.agents.len() };
         for i in 0..participants {

@@ -42,6 +42,8 @@ pub struct CoordinatorSection {
     pub alone: bool,
     /// What a search that failed, or found nothing, does to the beliefs.
     pub empty_search: EmptySearch,
+    /// What is learned of a call that failed.
+    pub failures: Failures,
     /// After how many steps a task stops; a skip is one.
     pub steps_max: u32,
     /// How often a branch runs.
@@ -64,6 +66,7 @@ impl Default for CoordinatorSection {
             skips: true,
             alone: true,
             empty_search: EmptySearch::Ignored,
+            failures: Failures::Outcomes,
             steps_max: 12,
             branches: 2,
             plan: None,
@@ -71,6 +74,17 @@ impl Default for CoordinatorSection {
             required: BTreeMap::new(),
         }
     }
+}
+
+/// What is learned of a call that failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Failures {
+    /// What came of the task after it, like of any other choice.
+    #[default]
+    Outcomes,
+    /// That it failed, and nothing else (AgensFlow).
+    Counted,
 }
 
 /// A plan that has a name.

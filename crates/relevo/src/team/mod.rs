@@ -10,7 +10,7 @@ mod guards;
 mod learner;
 
 pub use check::nearest;
-pub use coordinator::{CoordinatorSection, PlanName, Variants};
+pub use coordinator::{CoordinatorSection, Failures, PlanName, Variants};
 pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
 pub use learner::{
     CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
