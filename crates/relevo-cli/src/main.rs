@@ -1,6 +1,7 @@
 //! The command `relevo`.
 
 mod cmd;
+mod info;
 mod world;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ enum Command {
     Learn(cmd::learn::LearnArguments),
     Run(cmd::run::RunArguments),
     Explain(cmd::explain::ExplainArguments),
+    Report(cmd::report::ReportArguments),
     #[command(subcommand)]
     Approvals(cmd::approvals::ApprovalsCommand),
     Stop(cmd::stop::StopArguments),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Learn(arguments) => cmd::learn::learn(&arguments),
         Command::Run(arguments) => cmd::run::run(&arguments),
         Command::Explain(arguments) => cmd::explain::explain(&arguments),
+        Command::Report(arguments) => cmd::report::report(&arguments),
         Command::Approvals(command) => cmd::approvals::approvals(&command),
         Command::Stop(arguments) => cmd::stop::stop(&arguments),
         Command::Policy(command) => cmd::policy::policy(&command),

@@ -10,7 +10,7 @@ use alloc::{
 pub use crate::experience::ExperienceReplay;
 use crate::{
     experience::{Experience, Memory},
-    graph::{Node, PolicyGraph},
+    graph::{Edge, Node, PolicyGraph, Sums},
     ids::{ActionId, EpisodeId},
     observation::{Observation, Signature},
     policy::{Decision, Numbers, Policy, PolicySpec, Scores, is_greedy, most_valued},
@@ -372,6 +372,21 @@ pub struct Appraisal {
     pub standard_error: f64,
 }
 
+/// What a policy looks at in a situation, and what it makes of it; one entry a column but where said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evidence {
+    /// The values that the choices are compared by.
+    pub values: Vec<f64>,
+    /// Visits and failures; empty where nothing is known.
+    pub edges: Vec<Edge>,
+    /// Sums over the settlements; empty where nothing is known.
+    pub sums: Vec<Sums>,
+    /// The visits that priors stand for; empty where there are none.
+    pub pseudo: Vec<f64>,
+    /// The probability of each admissible choice, in ascending order of their columns.
+    pub probabilities: Vec<f64>,
+}
+
 /// What one agent knows: a graph of what happened, and, unless the graph is the estimator, the estimator.
 #[derive(Clone, Debug)]
 struct ActionValues {
@@ -431,12 +446,14 @@ impl ActionValues {
         Ok(ActionValues { graph, approximator, pending: BTreeMap::new() })
     }
 
-    fn view<'a>(&'a self, spec: &'a LearnerSpec, o: &'a Observation) -> View<'a> {
+    /// All that is known, but for one choice not yet settled of `except`.
+    fn view<'a>(&'a self, spec: &'a LearnerSpec, o: &'a Observation, except: Option<ActionId>) -> View<'a> {
         let mut view = self.settled_view(spec, o);
         let here = (o.signature, ActionId(0))..=(o.signature, ActionId(u32::MAX));
         for ((_, action), choices) in self.pending.range(here) {
+            let choices = choices - u32::from(except == Some(*action));
             view.pseudo.resize(self.graph.width(), 0.0);
-            view.pseudo[action.index()] += f64::from(*choices);
+            view.pseudo[action.index()] += f64::from(choices);
         }
         view
     }
@@ -539,6 +556,18 @@ impl View<'_> {
         self.scored(episode, clock, |scores| {
             let action = self.spec.policy.choose(scores, rng);
             (action, is_greedy(scores, action))
+        })
+    }
+
+    /// What a decision would rest on.
+    fn evidence(&self, episode: EpisodeId, clock: u64) -> Evidence {
+        let (edges, sums) = self.node.map_or((&[][..], &[][..]), |node| (node.edges, node.sums));
+        self.scored(episode, clock, |scores| Evidence {
+            values: scores.values.to_vec(),
+            edges: edges.to_vec(),
+            sums: sums.to_vec(),
+            pseudo: scores.pseudo.to_vec(),
+            probabilities: self.spec.policy.probabilities(scores).to_vec(),
         })
     }
 
@@ -671,7 +700,7 @@ impl Learner {
 
     /// What is known of a situation.
     pub(crate) fn view<'a>(&'a self, table: Table, o: &'a Observation) -> View<'a> {
-        self.table(table).view(&self.spec, o)
+        self.table(table).view(&self.spec, o, None)
     }
 
     /// `V = max_a Q(o, a)` over the admissible choices (paper, equation 4), within the declared bounds.
@@ -720,6 +749,19 @@ impl Learner {
                 pending.remove();
             }
         }
+    }
+
+    /// What a decision looks at, and the probabilities that it draws from. `made` is its choice, if it has been made just
+    /// now: it does not count among those not yet settled.
+    pub fn evidence(
+        &self,
+        table: Table,
+        o: &Observation,
+        made: Option<ActionId>,
+        episode: EpisodeId,
+        clock: u64,
+    ) -> Evidence {
+        self.table(table).view(&self.spec, o, made).evidence(episode, clock)
     }
 
     /// The target of a step whose successor returned `value`; `None` where the task ended in it.

@@ -481,32 +481,56 @@ impl Chain {
 /// Reads the entries of a ledger in order and verifies every seal on the way.
 pub struct Reader<'b> {
     bytes: &'b [u8],
-    offset: usize,
-    entry: u64,
-    chain: Chain,
-    scratch: Vec<u8>,
+    decoder: EntryDecoder,
 }
 
 impl<'b> Reader<'b> {
     /// A reader of a whole ledger.
     pub fn new(bytes: &'b [u8]) -> Self {
-        Reader { bytes, offset: 0, entry: 0, chain: Chain::default(), scratch: Vec::new() }
+        Reader { bytes, decoder: EntryDecoder::default() }
     }
 
     /// Where the next entry begins, in bytes.
     pub fn offset(&self) -> usize {
-        self.offset
+        self.decoder.offset as usize
     }
 
     /// The chain as it stands after the entries read, to be carried on by a writer.
     pub fn chain(&self) -> &Chain {
-        &self.chain
+        self.decoder.chain()
     }
 
     /// The next entry; `None` at the end. After an error nothing more can be read.
     pub fn next_entry(&mut self) -> Result<Option<Entry>, RecordError> {
-        let (entry, offset) = (self.entry, self.offset as u64);
-        let rest = &self.bytes[self.offset..];
+        let rest = &self.bytes[self.offset()..];
+        self.decoder.decode(rest)
+    }
+}
+
+/// What [`Reader`] does, for a ledger of which only a part is in memory.
+#[derive(Debug, Default)]
+pub struct EntryDecoder {
+    offset: u64,
+    entry: u64,
+    chain: Chain,
+    scratch: Vec<u8>,
+}
+
+impl EntryDecoder {
+    /// Where the next entry begins, in bytes from the start of the ledger.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The chain as it stands after the entries decoded.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// The entry with which `rest` begins, the bytes of the ledger from [`EntryDecoder::offset`] on; `None` where there
+    /// are none. After [`RecordError::CutOff`] it may be asked again with more of them, after other errors not.
+    pub fn decode(&mut self, rest: &[u8]) -> Result<Option<Entry>, RecordError> {
+        let (entry, offset) = (self.entry, self.offset);
         if rest.is_empty() {
             return Ok(None);
         }
@@ -536,7 +560,7 @@ impl<'b> Reader<'b> {
             _ => {}
         }
         self.chain.absorb(bytes);
-        self.offset += bytes.len();
+        self.offset += bytes.len() as u64;
         self.entry += 1;
         Ok(Some(decoded))
     }

@@ -5,13 +5,13 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{Seek, SeekFrom, Write},
+    io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use relevo_core::{
     ids::AgentId,
-    record::{Chain, Entry, Reader, Record, RecordError},
+    record::{Chain, Entry, EntryDecoder, Reader, Record, RecordError},
 };
 
 /// Bytes that a crash may leave half written; more than this behind the last readable entry is damage.
@@ -160,6 +160,75 @@ impl Ledger {
     /// Its length in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+}
+
+/// Reads a ledger from its file, entry by entry, verifies every seal on the way, and holds no more of it than it must. A
+/// last entry that is cut off, as in a run that goes on or was killed, is left out.
+#[derive(Debug)]
+pub struct Entries {
+    path: PathBuf,
+    file: File,
+    decoder: EntryDecoder,
+    buffer: Vec<u8>,
+    /// What of the buffer has been decoded.
+    done: usize,
+    ended: bool,
+    sealed: u64,
+}
+
+/// Bytes that are read at a time.
+const CHUNK: usize = 1 << 18;
+/// No entry is longer: the widest observation takes less.
+const ENTRY_BYTES_MAX: usize = 1 << 25;
+
+impl Entries {
+    /// Begin at the first entry.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let file = io(path, "it cannot be opened", File::open(path))?;
+        let (path, decoder) = (path.to_owned(), EntryDecoder::default());
+        Ok(Entries { path, file, decoder, buffer: vec![], done: 0, ended: false, sealed: 0 })
+    }
+
+    /// Chain head over the entries so far.
+    pub fn head(&self) -> [u8; 32] {
+        self.decoder.chain().clone().seal()
+    }
+
+    /// The next entry; `None` at the end.
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, LedgerError> {
+        loop {
+            let rest = &self.buffer[self.done..];
+            let before = self.decoder.offset();
+            match self.decoder.decode(rest) {
+                Ok(Some(entry)) => {
+                    self.done += (self.decoder.offset() - before) as usize;
+                    if matches!(entry.record, Record::Sealed { .. }) {
+                        self.sealed = self.decoder.offset();
+                    }
+                    return Ok(Some(entry));
+                }
+                Ok(None) if !self.ended => self.read_on()?,
+                Err(RecordError::CutOff { .. }) if !self.ended && rest.len() < ENTRY_BYTES_MAX => {
+                    self.read_on()?;
+                }
+                Ok(None) => return Ok(None),
+                Err(RecordError::CutOff { .. }) if is_torn(rest) => return Ok(None),
+                Err(source) => {
+                    let altered = matches!(source, RecordError::Altered { .. });
+                    let good = if altered { self.sealed } else { before } as usize;
+                    return Err(LedgerError::Damaged { path: self.path.clone(), good, source });
+                }
+            }
+        }
+    }
+
+    fn read_on(&mut self) -> Result<(), LedgerError> {
+        self.buffer.drain(..self.done);
+        self.done = 0;
+        let read = Read::by_ref(&mut self.file).take(CHUNK as u64).read_to_end(&mut self.buffer);
+        self.ended = io(&self.path, "it cannot be read", read)? == 0;
+        Ok(())
     }
 }
 

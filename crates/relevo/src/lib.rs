@@ -24,3 +24,4 @@ pub mod stage;
 pub mod stop;
 pub mod tasks;
 pub mod team;
+pub mod trace;

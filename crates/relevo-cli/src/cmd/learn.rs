@@ -32,8 +32,14 @@ use relevo_core::{
     warm::{Caps, Drift, WarmStart, drift},
 };
 
-use super::{Fault, print};
-use crate::world::{self, POLICY_FILE, write_file};
+use super::{
+    Fault, print,
+    report::{SESSION_FILE, write_session},
+};
+use crate::{
+    info::RunInfo,
+    world::{self, POLICY_FILE, write_file},
+};
 
 /// Let a team learn who should act next, and compare what it learned with fixed workflows
 ///
@@ -98,6 +104,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
                 policy.source.team
             );
         }
+        RunInfo::write(&out, &arguments.team, &session)?;
         (session, 0)
     };
     let RunConfig { seed, episodes } = session.config();
@@ -188,9 +195,10 @@ fn report(
     write_file(&out.join("decisions.svg"), picture::map::svg(&map))?;
     let curve = report::curve(stage.team(), session.returns(), &report);
     write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;
+    write_session(out)?;
     print(&format!("\n{text}\n"))?;
     let texts = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt"];
-    let pictures = ["handoffs.svg", "decisions.svg", "learning.svg"];
+    let pictures = ["handoffs.svg", "decisions.svg", "learning.svg", SESSION_FILE];
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();
     say!("in {}: {}", out.display(), files.join(", "));
     Ok(ControlFlow::Continue(()))

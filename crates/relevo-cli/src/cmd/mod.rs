@@ -15,6 +15,7 @@ pub(crate) mod lab;
 pub(crate) mod learn;
 pub(crate) mod policy;
 pub(crate) mod replay;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod stop;
 

@@ -43,6 +43,7 @@ use crate::{
     stage::{Clock, Stage},
     stop::{self, StopOrder},
     tasks::TaskError,
+    trace::Cast,
 };
 use episode::{Ask, Call, Episode, Step};
 
@@ -313,6 +314,13 @@ impl<'s> Session<'s> {
     /// Names of the signatures seen.
     pub fn names(&self) -> &BTreeMap<Signature, String> {
         &self.crew.names
+    }
+
+    /// The names that the records of the run stand for.
+    pub fn cast(&self) -> Cast {
+        let team = self.stage.team();
+        let agents = team.agents.iter().map(|agent| agent.name.clone()).collect();
+        Cast::new(&team.name, agents, &self.policy().agents)
     }
 
     /// Length of the ledger, in bytes.

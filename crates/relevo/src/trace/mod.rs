@@ -1,0 +1,19 @@
+//! What happened in a run, told from its ledger alone: a [`Fold`] takes its entries one after the other and comes to a
+//! [`Session`], all tasks in figures, and to the [`TaskTrace`] of one task, if asked for. The trace of a run is its
+//! ledger; there is no other. No payload is in either.
+//!
+//! The fold holds what it shows and the tasks that are open, however long the ledger is.
+
+mod cast;
+mod figures;
+mod fold;
+pub mod page;
+mod session;
+mod tables;
+mod task;
+
+pub use cast::{Cast, Columns};
+pub use figures::{Counts, Quantiles, Window};
+pub use fold::Fold;
+pub use session::{AgentFigures, SITUATIONS_MAX, Session, Situation, TASKS_MAX, Totals};
+pub use task::{Call, Choice, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskTrace};
