@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use relevo::{learn::Session, trace::Cast};
+use relevo::{learn::RunConfig, stage::Stage, trace::Cast};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -35,16 +35,15 @@ pub(crate) struct RunInfo {
 
 impl RunInfo {
     /// Write down what the run in the folder `out` is made from.
-    pub(crate) fn write(out: &Path, team_file: &Path, session: &Session<'_>) -> Result<(), Fault> {
+    pub(crate) fn write(out: &Path, team_file: &Path, stage: &Stage, config: RunConfig) -> Result<(), Fault> {
         let team_file = std::path::absolute(team_file)?;
-        let config = session.config();
         let info = RunInfo {
             schema: SCHEMA.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             team_file,
             seed: config.seed,
             episodes: config.episodes,
-            cast: session.cast(),
+            cast: Cast::of(stage)?,
         };
         write_file(&out.join(INFO_FILE), serde_json::to_string_pretty(&info)? + "\n")
     }
@@ -75,7 +74,5 @@ pub(crate) fn cast(run: &Path) -> Result<Cast, Fault> {
     if let Some(info) = RunInfo::read(run)? {
         return Ok(info.cast);
     }
-    let policy = world::policy(run)?;
-    let agents = policy.agents.iter().map(|agent| agent.name.clone()).collect();
-    Ok(Cast::new(&policy.source.team, agents, &policy.agents))
+    Ok(Cast::of_policy(&world::policy(run)?))
 }

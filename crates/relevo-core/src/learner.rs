@@ -10,7 +10,7 @@ use alloc::{
 pub use crate::experience::ExperienceReplay;
 use crate::{
     experience::{Experience, Memory},
-    graph::{Edge, Node, PolicyGraph, Sums},
+    graph::{Node, PolicyGraph},
     ids::{ActionId, EpisodeId},
     observation::{Observation, Signature},
     policy::{Decision, Numbers, Policy, PolicySpec, Scores, is_greedy, most_valued},
@@ -372,16 +372,13 @@ pub struct Appraisal {
     pub standard_error: f64,
 }
 
-/// What a policy looks at in a situation, and what it makes of it; one entry a column but where said otherwise.
+/// What a policy looks at in a situation, and what it makes of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Evidence {
-    /// The values that the choices are compared by.
+    /// The values that choices are compared by, by column.
     pub values: Vec<f64>,
-    /// Visits and failures; empty where nothing is known.
-    pub edges: Vec<Edge>,
-    /// Sums over the settlements; empty where nothing is known.
-    pub sums: Vec<Sums>,
-    /// The visits that priors stand for; empty where there are none.
+    /// The visits that priors stand for, and choices not yet settled where they count, by column; empty where there are
+    /// none.
     pub pseudo: Vec<f64>,
     /// The probability of each admissible choice, in ascending order of their columns.
     pub probabilities: Vec<f64>,
@@ -559,13 +556,10 @@ impl View<'_> {
         })
     }
 
-    /// What a decision would rest on.
+    /// What a decision rests on.
     fn evidence(&self, episode: EpisodeId, clock: u64) -> Evidence {
-        let (edges, sums) = self.node.map_or((&[][..], &[][..]), |node| (node.edges, node.sums));
         self.scored(episode, clock, |scores| Evidence {
             values: scores.values.to_vec(),
-            edges: edges.to_vec(),
-            sums: sums.to_vec(),
             pseudo: scores.pseudo.to_vec(),
             probabilities: self.spec.policy.probabilities(scores).to_vec(),
         })

@@ -1,24 +1,71 @@
-//! `relevo explain`: what a policy does in each situation, and on what evidence.
+//! `relevo explain`: what a policy does in each situation, and on what evidence; or why one decision was made.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
-use relevo::{report::table, team::nearest};
+use relevo::{
+    learn::LEDGER_FILE,
+    report::table,
+    team::nearest,
+    trace::explain::{self, DecisionId, Replayed},
+};
 use relevo_core::policy_file::{AgentPolicy, NodePolicy, PolicyFile};
 
 use super::{Fault, print};
-use crate::world;
+use crate::{
+    info::{self, RunInfo},
+    world,
+};
 
-/// Say what a policy does in each situation, and on what evidence
+/// Say what a policy does in each situation, and on what evidence; or why one decision was made
+///
+/// A decision is replayed from the ledger: exits with 1 if it does not come out the same to the bit.
 #[derive(Args)]
 pub(crate) struct ExplainArguments {
     /// The policy, or the folder of the run that learned it
     policy: PathBuf,
-    /// Only situations whose name or key contains this
-    signature: Option<String>,
+    /// Only situations whose name or key contains this; or one decision, TASK.K, as `relevo report --task` names it
+    #[arg(value_name = "SITUATION|DECISION")]
+    what: Option<String>,
+    /// The team file, to replay a decision [default: the one that the run was begun with]
+    #[arg(long, value_name = "FILE")]
+    team: Option<PathBuf>,
 }
 
 pub(crate) fn explain(arguments: &ExplainArguments) -> Result<ExitCode, Fault> {
+    match arguments.what.as_deref().and_then(DecisionId::parse) {
+        Some(id) => decision(&arguments.policy, id, arguments.team.as_deref()),
+        None => situations(arguments),
+    }
+}
+
+fn decision(run: &Path, id: DecisionId, team: Option<&Path>) -> Result<ExitCode, Fault> {
+    if !run.is_dir() {
+        return Err(format!("{}: a decision is looked up in the folder of its run", run.display()).into());
+    }
+    let info = RunInfo::read(run)?;
+    let team = team.or(info.as_ref().map(|info| info.team_file.as_path()));
+    let stage = match team {
+        Some(team) => world::stage(team).map_err(|e| e.to_string()),
+        None => Err("it is not known which team file the run was begun with; name it by --team".to_owned()),
+    };
+    let explained = explain::explain(
+        &run.join(LEDGER_FILE),
+        &info::cast(run)?,
+        id,
+        stage.as_ref().map_err(Clone::clone),
+    )?;
+    print(&explained.to_text())?;
+    Ok(match explained.replayed {
+        Replayed::Differs(_) => ExitCode::FAILURE,
+        Replayed::Same | Replayed::Not(_) => ExitCode::SUCCESS,
+    })
+}
+
+fn situations(arguments: &ExplainArguments) -> Result<ExitCode, Fault> {
     let policy = world::policy(&arguments.policy)?;
     let mut text = String::new();
     let source = &policy.source;
@@ -31,7 +78,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> Result<ExitCode, Fault> {
             policies => format!("merged of {policies} policies"),
         }
     );
-    let wanted = arguments.signature.as_deref().unwrap_or("");
+    let wanted = arguments.what.as_deref().unwrap_or("");
     let mut found = false;
     for agent in &policy.agents {
         for (table, names) in agent.tables.iter().zip([&agent.successors, &agent.operations]) {

@@ -104,7 +104,7 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
                 policy.source.team
             );
         }
-        RunInfo::write(&out, &arguments.team, &session)?;
+        RunInfo::write(&out, &arguments.team, &stage, config)?;
         (session, 0)
     };
     let RunConfig { seed, episodes } = session.config();

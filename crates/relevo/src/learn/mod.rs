@@ -27,7 +27,7 @@ use relevo_core::{
     learner::SpecError,
     observation::Signature,
     policy_file::{AgentPolicy, PolicyFile, Source, hex, signature_of_key},
-    protocol::{Effect, Participant, ProtocolError},
+    protocol::{Effect, Participant, ParticipantSpec, ProtocolError},
     record::{FORMAT, Record, RecordError},
     replay::ReplayError,
     units::{UnitError, Usage},
@@ -43,7 +43,6 @@ use crate::{
     stage::{Clock, Stage},
     stop::{self, StopOrder},
     tasks::TaskError,
-    trace::Cast,
 };
 use episode::{Ask, Call, Episode, Step};
 
@@ -191,14 +190,24 @@ impl Crew {
         let (mut participants, mut rngs) = (vec![], vec![]);
         for (name, spec) in specs {
             let fail = |e: SpecError| LearnError::Spec { agent: name.to_owned(), message: e.to_string() };
-            let mut initial = Rng::stream(config.seed, &format!("initial/{name}"));
-            participants.push(Participant::new(spec, &mut initial).map_err(fail)?);
-            rngs.push(Rng::stream(config.seed, &format!("policy/{name}")));
+            let (participant, rng) = newcomer(name, spec, config.seed).map_err(fail)?;
+            participants.push(participant);
+            rngs.push(rng);
         }
         let clock = stage.clock();
         let guard = TeamGuard::new(stage.team().guards(), clock());
         Ok(Crew { participants, rngs, names: BTreeMap::new(), guard, clock })
     }
+}
+
+/// A participant as a run of this seed begins with it, and its random stream.
+pub(crate) fn newcomer(
+    name: &str,
+    spec: ParticipantSpec,
+    seed: u64,
+) -> Result<(Participant, Rng), SpecError> {
+    let participant = Participant::new(spec, &mut Rng::stream(seed, &format!("initial/{name}")))?;
+    Ok((participant, Rng::stream(seed, &format!("policy/{name}"))))
 }
 
 /// The name of the ledger in the folder of a run.
@@ -314,13 +323,6 @@ impl<'s> Session<'s> {
     /// Names of the signatures seen.
     pub fn names(&self) -> &BTreeMap<Signature, String> {
         &self.crew.names
-    }
-
-    /// The names that the records of the run stand for.
-    pub fn cast(&self) -> Cast {
-        let team = self.stage.team();
-        let agents = team.agents.iter().map(|agent| agent.name.clone()).collect();
-        Cast::new(&team.name, agents, &self.policy().agents)
     }
 
     /// Length of the ledger, in bytes.

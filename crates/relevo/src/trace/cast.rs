@@ -2,12 +2,14 @@
 
 use relevo_core::{
     ids::{ActionId, AgentId, OperationId},
-    policy_file::AgentPolicy,
+    policy_file::{AgentPolicy, PolicyFile},
+    protocol::ParticipantSpec,
     record::Table,
+    units::UnitError,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::team::FINISH;
+use crate::{stage::Stage, team::FINISH};
 
 /// Who took part in a run, and what its choices are called.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,14 +47,30 @@ pub(super) enum Meaning<'c> {
 }
 
 impl Cast {
-    /// Those of a policy.
-    pub fn new(team: &str, agents: Vec<String>, policies: &[AgentPolicy]) -> Self {
+    /// Those on a stage.
+    pub fn of(stage: &Stage) -> Result<Self, UnitError> {
+        let team = stage.team();
+        let columns = |(name, spec): (&str, ParticipantSpec)| {
+            let (successors, operations) = stage.columns(spec.id);
+            Columns { name: name.to_owned(), successors, operations }
+        };
+        let agents = team.agents.iter().map(|agent| agent.name.clone()).collect();
+        let participants = stage.participants(1)?.into_iter().map(columns).collect();
+        Ok(Cast { team: team.name.clone(), agents, participants })
+    }
+
+    /// Those of a policy of agents that decide for themselves.
+    pub fn of_policy(policy: &PolicyFile) -> Self {
         let columns = |policy: &AgentPolicy| Columns {
             name: policy.name.clone(),
             successors: policy.successors.clone(),
             operations: policy.operations.clone(),
         };
-        Cast { team: team.to_owned(), agents, participants: policies.iter().map(columns).collect() }
+        Cast {
+            team: policy.source.team.clone(),
+            agents: policy.agents.iter().map(|agent| agent.name.clone()).collect(),
+            participants: policy.agents.iter().map(columns).collect(),
+        }
     }
 
     /// An agent.

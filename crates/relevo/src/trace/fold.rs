@@ -12,6 +12,7 @@ use relevo_core::{
 
 use super::{
     cast::{Cast, Meaning},
+    explain::DecisionId,
     figures::{Counts, Latencies, Moments, Windows},
     session::{AgentFigures, SCHEMA, SITUATIONS_MAX, Session, Situation, TASKS_MAX, Totals},
     task::{self, Call, Choice, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskTrace},
@@ -257,7 +258,7 @@ impl Fold {
             let choice = |action| self.cast.choice(agent, table, action);
             let choices = open.legal.iter().zip(probabilities);
             let decision = Decision {
-                decision: format!("{number}.{}", open.task.decisions),
+                decision: DecisionId { task: number, place: open.task.decisions }.to_string(),
                 participant: self.cast.participant(agent),
                 table: match table {
                     Table::Successors => "successors",
@@ -266,7 +267,9 @@ impl Fold {
                 situation: self.name(*signature),
                 signature: signature_key(*signature),
                 policy_version: self.versions.get(&agent).copied().unwrap_or(0),
-                choices: choices.map(|(a, p)| Choice { choice: choice(a), probability: *p }).collect(),
+                choices: choices
+                    .map(|(a, p)| Choice { column: a.0, choice: choice(a), probability: *p })
+                    .collect(),
                 chosen,
                 greedy: *greedy,
                 masked: masked
@@ -373,6 +376,14 @@ impl Fold {
         match trace.timeline.len() < EVENTS_MAX {
             true => trace.timeline.push(event(&self.cast)),
             false => trace.left_out += 1,
+        }
+    }
+
+    /// The last event of the watched task, where that is a decision.
+    pub(super) fn last_decision(&self) -> Option<&Decision> {
+        match self.trace.as_ref()?.timeline.last()? {
+            Event::Decided(decision) => Some(decision),
+            _ => None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! The fold holds what it shows and the tasks that are open, however long the ledger is.
 
 mod cast;
+pub mod explain;
 mod figures;
 mod fold;
 pub mod page;

@@ -77,7 +77,7 @@ fn decided(decision: &Decision) -> String {
     let Decision { situation, choices, chosen, greedy, masked, policy_version, .. } = decision;
     let greedy = if *greedy { "the best known" } else { "exploring" };
     let mut cell = format!("at <code>{}</code>, policy {policy_version}, {greedy}<table>\n", text(situation));
-    for Choice { choice, probability } in choices {
+    for Choice { choice, probability, .. } in choices {
         let name = match choice == chosen {
             true => format!("<b>{}</b>", text(choice)),
             false => text(choice),

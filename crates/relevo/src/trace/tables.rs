@@ -217,7 +217,7 @@ fn event_row(event: &Event) -> [String; 3] {
 
 fn decided(decision: &Decision) -> String {
     let Decision { situation, choices, chosen, greedy, masked, policy_version, .. } = decision;
-    let choice = |Choice { choice, probability }: &Choice| format!("{choice} {}", percent(*probability));
+    let choice = |Choice { choice, probability, .. }: &Choice| format!("{choice} {}", percent(*probability));
     let choices: Vec<String> = choices.iter().map(choice).collect();
     let greedy = if *greedy { "the best known" } else { "exploring" };
     let masked: String =

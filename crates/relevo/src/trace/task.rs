@@ -137,7 +137,7 @@ pub struct Decision {
     pub signature: String,
     /// The policy that decided: how much the participant had learned from before.
     pub policy_version: u64,
-    /// The admissible choices.
+    /// The admissible choices, in ascending order of their columns.
     pub choices: Vec<Choice>,
     /// What was chosen.
     pub chosen: String,
@@ -150,6 +150,8 @@ pub struct Decision {
 /// An admissible choice.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Choice {
+    /// Its column.
+    pub column: u32,
     /// Its name.
     pub choice: String,
     /// Its probability.
