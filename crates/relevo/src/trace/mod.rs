@@ -11,6 +11,7 @@ mod fold;
 pub mod page;
 mod session;
 mod tables;
+mod tally;
 mod task;
 
 pub use cast::{Cast, Columns};

@@ -15,7 +15,7 @@ pub const TASKS_MAX: usize = 1_000;
 /// The situations that a session shows, those with the most decisions.
 pub const SITUATIONS_MAX: usize = 100;
 /// A whole run in figures.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Session {
     /// `relevo.session/v1`.
     pub schema: &'static str,
@@ -31,7 +31,7 @@ pub struct Session {
     pub ended: u64,
     /// Tasks that were begun and have not ended.
     pub open: u64,
-    /// Who stopped all work and why, if somebody did.
+    /// Who stopped all work and why, if somebody did and nothing has begun since.
     pub halted: Option<String>,
     /// All tasks together.
     pub totals: Totals,

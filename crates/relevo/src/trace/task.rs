@@ -59,6 +59,16 @@ impl Task {
     }
 }
 
+impl Call {
+    /// Whether it came to nothing.
+    pub fn failed(&self) -> bool {
+        self.ended != DONE
+    }
+}
+
+/// How a call that did not fail has ended.
+pub(super) const DONE: &str = "done";
+
 /// Everything that is known of one task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TaskTrace {

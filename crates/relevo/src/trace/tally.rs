@@ -1,0 +1,163 @@
+//! Sums over all tasks of a run, as they come up.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use relevo_core::{ids::AgentId, observation::Signature, policy_file::signature_key, record::Table};
+
+use super::{
+    cast::{Cast, Meaning},
+    figures::{Counts, Latencies, Moments, Windows},
+    session::{AgentFigures, SCHEMA, SITUATIONS_MAX, Session, Situation, TASKS_MAX, Totals},
+    task::{Call, Task},
+};
+
+/// Situations counted apart; decisions in those met later are counted together.
+const SITUATIONS_COUNTED: usize = 10_000;
+
+/// What a decision was made in.
+pub(super) type Place = (AgentId, Table, Signature);
+
+/// Sums over all tasks.
+#[derive(Debug)]
+pub(super) struct Tally {
+    /// The report so far; what is left empty in it comes at the end.
+    pub(super) session: Session,
+    agents: BTreeMap<String, AgentSums>,
+    situations: BTreeMap<Option<Place>, SituationSums>,
+    returns: Moments,
+    windows: Windows,
+    last: VecDeque<Task>,
+}
+
+#[derive(Debug, Default)]
+struct AgentSums {
+    calls: u64,
+    failures: Counts,
+    tokens: u64,
+    money: f64,
+    ms: Latencies,
+    tasks: u64,
+    chosen: u64,
+    skipped: u64,
+}
+
+#[derive(Debug, Default)]
+struct SituationSums {
+    decisions: u64,
+    explored: u64,
+    choices: Counts,
+}
+
+impl Tally {
+    pub(super) fn new(team: &str) -> Self {
+        let session = Session { schema: SCHEMA, team: team.to_owned(), ..Session::default() };
+        let (agents, situations, last) = Default::default();
+        let (returns, windows) = Default::default();
+        Tally { session, agents, situations, returns, windows, last }
+    }
+
+    /// A choice was made.
+    pub(super) fn decided(&mut self, place: Place, chosen: &str, meaning: Meaning<'_>, greedy: bool) {
+        let explored = u64::from(!greedy);
+        self.session.totals.decisions += 1;
+        self.session.totals.explored += explored;
+        match meaning {
+            Meaning::Act(of) => self.agent(of).chosen += 1,
+            Meaning::Skip(of) => self.agent(of).skipped += 1,
+            Meaning::Own => {}
+        }
+        let is_known =
+            self.situations.len() < SITUATIONS_COUNTED || self.situations.contains_key(&Some(place));
+        let situation = self.situations.entry(is_known.then_some(place)).or_default();
+        situation.decisions += 1;
+        situation.explored += explored;
+        situation.choices.add(chosen, 1);
+    }
+
+    /// An agent was called, perhaps for the first time in its task.
+    pub(super) fn called(&mut self, call: &Call, first: bool) {
+        let Call { agent, ended, tokens, money, ms, .. } = call;
+        let Totals { calls, failures, tokens: all_tokens, money: all_money, ms: all_ms, .. } =
+            &mut self.session.totals;
+        *calls += 1;
+        *failures += u64::from(call.failed());
+        *all_tokens += tokens;
+        *all_money += money;
+        *all_ms += ms.unwrap_or(0);
+        let of = self.agent(agent);
+        of.calls += 1;
+        of.tokens += tokens;
+        of.money += money;
+        if call.failed() {
+            of.failures.add(ended, 1);
+        }
+        ms.iter().for_each(|ms| of.ms.add(*ms));
+        of.tasks += u64::from(first);
+    }
+
+    /// A task has ended.
+    pub(super) fn closed(&mut self, task: Task, task_return: f64) {
+        self.session.ended += 1;
+        self.session.totals.handoffs += u64::from(task.handoffs);
+        task.stop.iter().for_each(|stop| self.session.stops.add(stop, 1));
+        self.returns.add(task_return);
+        self.windows.add(task_return, task.tokens as f64, task.failures as f64);
+        if self.last.len() == TASKS_MAX {
+            self.last.pop_front();
+        }
+        self.last.push_back(task);
+    }
+
+    fn agent(&mut self, name: &str) -> &mut AgentSums {
+        if !self.agents.contains_key(name) {
+            self.agents.insert(name.to_owned(), AgentSums::default());
+        }
+        self.agents.get_mut(name).expect("just there")
+    }
+
+    /// What it came to, with the tasks that are still open.
+    pub(super) fn finish<'t>(
+        self,
+        cast: &Cast,
+        name: impl Fn(Signature) -> String,
+        open: impl Iterator<Item = &'t Task>,
+    ) -> Session {
+        let Tally { mut session, mut agents, situations, returns, windows, last } = self;
+        session.tasks = last.into();
+        for task in open {
+            session.open += 1;
+            session.totals.handoffs += u64::from(task.handoffs);
+            if session.tasks.len() < 2 * TASKS_MAX {
+                session.tasks.push(task.clone());
+            }
+        }
+        session.task_return = returns.estimate();
+        session.windows = windows.all();
+        // In the order of the team file, and then those that it does not name.
+        let all = (session.ended + session.open).max(1) as f64;
+        let mut order = cast.agents.clone();
+        order.extend(agents.keys().filter(|name| !cast.agents.contains(name)).cloned());
+        session.agents = order
+            .into_iter()
+            .map(|agent| {
+                let AgentSums { calls, failures, tokens, money, ms, tasks, chosen, skipped } =
+                    agents.remove(&agent).unwrap_or_default();
+                let (ms, share) = (ms.quantiles(), tasks as f64 / all);
+                AgentFigures { agent, calls, failures, tokens, money, ms, tasks, share, chosen, skipped }
+            })
+            .collect();
+        let situations = situations.into_iter().map(|(place, sums)| {
+            let SituationSums { decisions, explored, choices } = sums;
+            let (participant, situation, signature) = match place {
+                Some((of, _, signature)) => (cast.participant(of), name(signature), signature_key(signature)),
+                None => ("all".to_owned(), "situations met later".to_owned(), String::new()),
+            };
+            Situation { participant, situation, signature, decisions, explored, choices }
+        });
+        session.situations = situations.collect();
+        // A stable sort: what is equal stays in the order of participants.
+        session.situations.sort_by_key(|situation| std::cmp::Reverse(situation.decisions));
+        session.situations.truncate(SITUATIONS_MAX);
+        session
+    }
+}
