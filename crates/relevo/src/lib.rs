@@ -19,6 +19,7 @@ pub mod learn;
 pub mod ledger;
 pub mod outcomes;
 pub mod picture;
+pub mod redact;
 pub mod report;
 pub mod stage;
 pub mod stop;

@@ -1,5 +1,8 @@
 //! Outcomes of calls that left the process, kept beside the ledger until their task has ended: a run that was killed
 //! takes them from here, and calls nothing twice that came back. Written and read by [`crate::learn`].
+//!
+//! If a team asks for it, they are then kept as content, for people: `content/EPISODE/CALL` is what a call gave back, and
+//! `content/EPISODE/CALL.given` what it was given. Each is a line of JSON with the payload behind it.
 
 use std::{
     fs, io,
@@ -12,10 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::{
     agent::{Ending, Failure, Outcome},
     artifact::{Artifact, Facts},
+    redact::Redactor,
 };
 
 /// The folder of kept outcomes in the folder of a run.
 pub const OUTCOMES_FOLDER: &str = "outcomes";
+
+/// The folder of kept content in the folder of a run.
+pub const CONTENT_FOLDER: &str = "content";
 
 /// An outcome that cannot be kept or had again.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +49,7 @@ pub enum OutcomeError {
 #[derive(Debug)]
 pub struct Outcomes {
     folder: PathBuf,
+    content: PathBuf,
 }
 
 /// All of an outcome but its payload, which follows it in the file.
@@ -62,7 +70,7 @@ struct Head {
 impl Outcomes {
     /// Those of the run in the folder `run`.
     pub fn of_run(run: &Path) -> Self {
-        Outcomes { folder: run.join(OUTCOMES_FOLDER) }
+        Outcomes { folder: run.join(OUTCOMES_FOLDER), content: run.join(CONTENT_FOLDER) }
     }
 
     /// Keep what came of the `call`-th call of an episode, into which `before` went; returns its BLAKE3.
@@ -90,11 +98,20 @@ impl Outcomes {
         if !unchanged {
             bytes.extend_from_slice(&outcome.artifact.payload);
         }
-        let path = self.path(episode, call);
-        let fail = |source| OutcomeError::Io { path: path.clone(), what: "cannot be kept", source };
-        fs::create_dir_all(path.parent().expect("a file in a folder")).map_err(fail)?;
-        fs::write(&path, &bytes).map_err(fail)?;
+        write(&self.path(episode, call), &bytes)?;
         Ok(*blake3::hash(&bytes).as_bytes())
+    }
+
+    /// Keep, for people, what a call was given.
+    pub fn keep_given(&self, episode: u64, call: u32, given: &Artifact) -> Result<(), OutcomeError> {
+        #[derive(Serialize)]
+        struct Given<'a> {
+            facts: &'a Facts,
+        }
+        let mut bytes = serde_json::to_vec(&Given { facts: &given.facts }).expect("a map with text keys");
+        bytes.push(b'\n');
+        bytes.extend_from_slice(&given.payload);
+        write(&self.path(episode, call).with_extension("given"), &bytes)
     }
 
     /// What came of a call, as it was kept.
@@ -136,7 +153,37 @@ impl Outcomes {
         let _ = fs::remove_dir_all(self.folder.join(episode.to_string()));
     }
 
+    /// Tasks of which something is kept.
+    pub fn tasks(&self) -> Vec<u64> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+
+    /// The task has ended: what is kept of it becomes content, after it has gone through the redactor if there is one.
+    /// Returns how many files were dropped because it failed on them, or because they could not be written.
+    pub async fn publish(&self, episode: u64, redactor: Option<&Redactor>) -> u64 {
+        let (from, to) = (self.folder.join(episode.to_string()), self.content.join(episode.to_string()));
+        let Ok(entries) = fs::read_dir(&from) else { return 0 };
+        let mut dropped = 0;
+        for entry in entries.flatten() {
+            let kept = match (fs::create_dir_all(&to), redactor) {
+                (Err(e), _) => Err(e),
+                (Ok(()), None) => fs::rename(entry.path(), to.join(entry.file_name())),
+                (Ok(()), Some(redactor)) => redactor.redact(&entry.path(), &to.join(entry.file_name())).await,
+            };
+            dropped += u64::from(kept.is_err());
+        }
+        self.forget(episode);
+        dropped
+    }
+
     fn path(&self, episode: u64, call: u32) -> PathBuf {
         self.folder.join(episode.to_string()).join(call.to_string())
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), OutcomeError> {
+    let fail = |source| OutcomeError::Io { path: path.to_owned(), what: "cannot be kept", source };
+    fs::create_dir_all(path.parent().expect("a file in a folder")).map_err(fail)?;
+    fs::write(path, bytes).map_err(fail)
 }

@@ -33,6 +33,7 @@ use crate::{
     },
     guard::{StopReason, TeamGuard},
     interface::{Situation, View},
+    redact::Redactor,
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
     team::{EstimatorSection, FINISH, Failures, TeamSpec, nearest},
 };
@@ -43,6 +44,7 @@ pub struct Stage {
     deciders: Deciders,
     agents: Vec<Arc<dyn Agent>>,
     tasks: Arc<dyn TaskSource>,
+    redactor: Option<Redactor>,
     clock: Clock,
 }
 
@@ -117,7 +119,8 @@ impl Stage {
         let (epoch, began) =
             (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
-        Ok(Stage { team, deciders, agents, tasks, clock })
+        let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
+        Ok(Stage { team, deciders, agents, tasks, redactor, clock })
     }
 
     /// The same stage by another clock.
@@ -138,6 +141,11 @@ impl Stage {
     /// Its tasks.
     pub fn tasks(&self) -> &dyn TaskSource {
         &*self.tasks
+    }
+
+    /// What content goes through before it is kept, if anything is.
+    pub(crate) fn redactor(&self) -> Option<&Redactor> {
+        self.redactor.as_ref()
     }
 
     /// What a participant learns, and when it chooses.

@@ -188,7 +188,7 @@ impl ProcessAgent {
     }
 
     /// The command with its paths made absolute, as the program runs elsewhere.
-    fn command(&self) -> Result<Command, Failure> {
+    pub(crate) fn command(&self) -> Result<Command, Failure> {
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(Failure::NotStarted("the command is empty; name a program".into()));
         };
@@ -371,7 +371,7 @@ impl Drop for Running {
 
 /// Another thread that starts a program at this moment may hold a freshly written script open for writing, in its child,
 /// until that child's exec; the system then says "text file busy" for an instant.
-fn spawn(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut tries_left = 10;
     loop {
         match command.spawn() {
@@ -385,7 +385,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 /// Lets the program write no file longer than this; what it has started in its first microseconds escapes, and is left
 /// to the watch on `out`.
 #[cfg(target_os = "linux")]
-fn limit_file_size(pid: Pid, bytes_max: u64) {
+pub(crate) fn limit_file_size(pid: Pid, bytes_max: u64) {
     use rustix::process::{Resource, getrlimit, prlimit};
     let mut limit = getrlimit(Resource::Fsize);
     let lower = |old: Option<u64>| Some(old.map_or(bytes_max, |old| old.min(bytes_max)));
@@ -395,7 +395,7 @@ fn limit_file_size(pid: Pid, bytes_max: u64) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn limit_file_size(_: Pid, _: u64) {}
+pub(crate) fn limit_file_size(_: Pid, _: u64) {}
 
 /// Removes the directory, also if the program made parts of it read-only or something killed is still about to die in it.
 fn remove(directory: &Path) {

@@ -167,6 +167,8 @@ pub struct Session<'s> {
     /// Tasks that wait for a person.
     waiting: BTreeMap<u64, Ask>,
     returns: Vec<f64>,
+    /// Pieces of content that could not be kept.
+    dropped: u64,
     out: PathBuf,
     asked_to_stop: Arc<AtomicBool>,
     broken_off: Option<BrokenOff>,
@@ -242,6 +244,7 @@ impl<'s> Session<'s> {
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
             returns: vec![],
+            dropped: 0,
             out: out.to_owned(),
             asked_to_stop: Arc::default(),
             broken_off: None,
@@ -320,6 +323,12 @@ impl<'s> Session<'s> {
         &self.crew.participants
     }
 
+    /// Pieces of content that were dropped since the session began, because redaction failed on them or they could not be
+    /// written.
+    pub fn content_dropped(&self) -> u64 {
+        self.dropped
+    }
+
     /// Names of the signatures seen.
     pub fn names(&self) -> &BTreeMap<Signature, String> {
         &self.crew.names
@@ -361,6 +370,12 @@ impl<'s> Session<'s> {
         self.waiting.clear();
         self.broken_off = None;
         let mut ready: VecDeque<u64> = self.open.keys().copied().collect();
+        // An earlier process may have been killed between the end of a task and this.
+        for ended in
+            self.outcomes.tasks().into_iter().filter(|task| !self.open.contains_key(task)).collect::<Vec<_>>()
+        {
+            self.release(ended).await;
+        }
         loop {
             self.look_around(&mut ready)?;
             if let Some(BrokenOff::Ordered(_)) = self.broken_off {
@@ -376,6 +391,9 @@ impl<'s> Session<'s> {
                 match self.play(number)? {
                     Played::Ended => {
                         let end = self.close(number)?;
+                        if self.stage.is_external() {
+                            self.release(number).await;
+                        }
                         if watch(&end).is_break() {
                             self.broken_off.get_or_insert(BrokenOff::Asked);
                         }
@@ -517,6 +535,9 @@ impl<'s> Session<'s> {
         }
         let episode = &self.open[number];
         let digest = self.outcomes.keep(*number, episode.calls(), episode.scene().artifact(), outcome)?;
+        if self.stage.team().trace.content {
+            self.outcomes.keep_given(*number, episode.calls(), episode.scene().artifact())?;
+        }
         let failures = u32::from(outcome.failure().is_some());
         let record = Record::Called {
             handoff: *handoff,
@@ -549,10 +570,15 @@ impl<'s> Session<'s> {
             true => self.ledger.seal()?,
             false => self.ledger.flush_if_large()?,
         }
-        if self.stage.is_external() {
-            self.outcomes.forget(number);
-        }
         Ok(end)
+    }
+
+    /// Of a task that has ended nothing is kept, or only what the team wants for people.
+    async fn release(&mut self, number: u64) {
+        match self.stage.team().trace.content {
+            false => self.outcomes.forget(number),
+            true => self.dropped += self.outcomes.publish(number, self.stage.redactor()).await,
+        }
     }
 
     /// What has been learned so far.

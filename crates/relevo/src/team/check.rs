@@ -94,6 +94,7 @@ impl TeamSpec {
                 .try_for_each(|c| check_conditions(&format!("{place}/repeat_until"), c))?;
         }
         self.check_guards()?;
+        self.check_trace()?;
         let RunSpec { episodes, evaluation_tasks, max_handoffs } = self.run;
         let counts = [
             ("episodes", episodes),

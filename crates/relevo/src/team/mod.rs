@@ -8,6 +8,7 @@ mod check_coordinator;
 mod coordinator;
 mod guards;
 mod learner;
+mod trace;
 
 pub use check::nearest;
 pub use coordinator::{CoordinatorSection, Failures, PlanName, Variants};
@@ -16,6 +17,7 @@ pub use learner::{
     CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
     PolicySection, StepSection, TiesSection,
 };
+pub use trace::TraceSection;
 
 use std::{
     collections::BTreeMap,
@@ -83,6 +85,9 @@ pub struct TeamSpec {
     /// What holds before anything is learned.
     #[serde(default, skip_serializing_if = "GuardsSection::is_off")]
     pub guards: GuardsSection,
+    /// What is kept besides the ledger.
+    #[serde(default, skip_serializing_if = "TraceSection::is_off")]
+    pub trace: TraceSection,
     /// A simulated world, instead of tasks from files.
     #[serde(default)]
     pub simulate: Option<SimulateSpec>,
@@ -442,11 +447,12 @@ impl TeamSpec {
     }
 
     /// BLAKE3 of everything in the file that learning depends on: not the description, the fixed workflows, how the
-    /// result is measured, or how much the run may cost: a run that has stopped for want of money is taken up with more.
+    /// result is measured, what is kept of it, or how much the run may cost: a run that has stopped for want of money is taken up with more.
     pub fn config_digest(&self, tasks: &[u8]) -> [u8; 32] {
         let relevant = TeamSpec {
             description: String::new(),
             workflows: vec![],
+            trace: TraceSection::default(),
             tasks: self.tasks.clone().map(|tasks| TasksSpec { missing: String::new(), ..tasks }),
             run: RunSpec { episodes: 1, evaluation_tasks: 1, ..self.run.clone() },
             guards: GuardsSection {
