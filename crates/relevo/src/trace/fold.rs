@@ -267,12 +267,9 @@ impl Fold {
         }
         self.tally.called(&call, open.agents.insert(call.agent.clone()));
         self.note(number, |_| Event::Called(call));
-        if let (Some(place), Some(trace)) =
-            (place, self.trace.as_mut().filter(|_| self.watched == Some(number)))
-        {
-            if trace.left_out == 0 {
-                trace.timeline[place..].rotate_right(1);
-            }
+        let watched = self.trace.as_mut().filter(|_| self.watched == Some(number));
+        if let (Some(place), Some(trace)) = (place, watched.filter(|trace| trace.left_out == 0)) {
+            trace.timeline[place..].rotate_right(1);
         }
     }
 
