@@ -16,7 +16,7 @@ use crate::{
     q::QFunction,
     record::{Record, Table},
     step::StepRule,
-    units::Usage,
+    units::{Confidence, Usage},
 };
 
 /// What a decision reads of an edge: 16 bytes, so that a node of 16 choices spans four cache lines.
@@ -290,14 +290,15 @@ impl PolicyGraph {
         action: ActionId,
         target: f64,
         usage: Usage,
+        confidence: Confidence,
     ) -> (f64, f64) {
         let shrunk = self.shrunk(o);
         if let Some(pools) = self.pools_mut() {
             for coarser in o.features.coarser() {
-                pools.settle_here(*coarser, action, target, Usage::default());
+                pools.settle_here(*coarser, action, target, Usage::default(), confidence);
             }
         }
-        let (error, step) = self.settle_here(o.signature, action, target, usage);
+        let (error, step) = self.settle_here(o.signature, action, target, usage, confidence);
         (shrunk.map_or(error, |shrunk| target - shrunk.values[action.index()]), step)
     }
 
@@ -318,9 +319,11 @@ impl PolicyGraph {
         action: ActionId,
         target: f64,
         usage: Usage,
+        confidence: Confidence,
     ) -> (f64, f64) {
         let at = self.row_or_insert(signature).start + action.index();
-        let step = self.next_step_at(at);
+        // What is trusted less moves the estimate less; it is a visit like any other.
+        let step = confidence.get() * self.next_step_at(at);
         (self.settle_at(at, target, step, usage), step)
     }
 
@@ -332,17 +335,15 @@ impl PolicyGraph {
         edge.failures = edge.failures.saturating_add(usage.failures);
         let n = edge.visits;
         let sums = &mut self.sums[at];
+        let before = sums.targets;
+        let was_mean = || n == 1 || edge.value == mean(before, n - 1, prior);
         accumulate(&mut sums.targets, &mut sums.targets_m2, target, n);
         accumulate(&mut sums.tokens, &mut sums.tokens_m2, usage.tokens as f64, n);
         let steps = n.saturating_add(prior.weight);
         edge.value = match self.step {
             // The sample mean is taken from the sum: repeated steps of 1/n would differ from it in the last bits, and
-            // choices that did equally well would no longer tie.
-            StepRule::Mean if step == self.step.step(steps) => match f64::from(prior.weight) {
-                0.0 => sums.targets / f64::from(n),
-                // Q(o, a) = (w Q_0 + sum of y) / (w + n)
-                w => (w * prior.value + sums.targets) / (w + f64::from(n)),
-            },
+            // choices that did equally well would no longer tie. Not where some samples were trusted less than others.
+            StepRule::Mean if step == self.step.step(steps) && was_mean() => mean(sums.targets, n, prior),
             // Q(o, a) <- Q(o, a) + alpha (y - Q(o, a))
             _ => edge.value + step * error,
         };
@@ -445,6 +446,15 @@ impl PolicyGraph {
             self.averages.resize(end, self.initial);
         }
         start..end
+    }
+}
+
+/// The mean of `n` targets and a prior.
+fn mean(targets: f64, n: u32, prior: Prior) -> f64 {
+    match f64::from(prior.weight) {
+        0.0 => targets / f64::from(n),
+        // Q(o, a) = (w Q_0 + sum of y) / (w + n)
+        w => (w * prior.value + targets) / (w + f64::from(n)),
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     record::Table,
     rng::Rng,
     step::{Schedule, StepRule},
-    units::{Bounds, Discount, Return, Tau, Usage, Value},
+    units::{Bounds, Confidence, Discount, Return, Tau, Usage, Value},
 };
 
 /// Which of its choices an agent learns (paper, section 2.1), and when it makes them.
@@ -773,8 +773,20 @@ impl Learner {
 
     /// Move the estimate of a step towards `target`.
     pub fn settle(&mut self, table: Table, step: &Step, target: f64) -> Settlement {
+        self.settle_trusting(table, step, target, Confidence::FULL)
+    }
+
+    /// The same, by a step that `confidence` scales.
+    pub fn settle_trusting(
+        &mut self,
+        table: Table,
+        step: &Step,
+        target: f64,
+        confidence: Confidence,
+    ) -> Settlement {
         let values = self.table_mut(table);
-        let (error, alpha) = values.graph.settle_next(&step.observation, step.action, target, step.usage);
+        let Step { observation, action, usage, .. } = step;
+        let (error, alpha) = values.graph.settle_next(observation, *action, target, *usage, confidence);
         let error = match &mut values.approximator {
             None => error,
             Some(approximator) => approximator.q_mut().update(&step.observation, step.action, target, alpha),

@@ -16,7 +16,7 @@ use crate::{
     ids::{ActionId, AgentId, EpisodeId, Handle, HandoffId, OperationId},
     observation::{Observation, Signature},
     protocol::{Event, Handoff, Next, ValueMessage},
-    units::{Return, Tau, Usage, Value},
+    units::{Confidence, Return, Tau, Usage, Value},
 };
 
 /// The version of the record format, written into every ledger.
@@ -46,7 +46,7 @@ pub struct Entry {
     pub record: Record,
 }
 
-/// One fact. The first five, [`Record::Failed`] and [`Record::Primed`] mirror the events that a participant accepted, so
+/// One fact. The first five, [`Record::Failed`], [`Record::Primed`] and [`Record::Trusted`] mirror the events that a participant accepted, so
 /// that a ledger can be replayed; the others are what followed from them, or the driver's own.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(flat)]
@@ -364,6 +364,38 @@ pub enum Record {
         #[n(2)]
         by: String,
     },
+    /// A task was judged, or could not be.
+    #[n(22)]
+    Judged {
+        /// Number of the episode.
+        #[n(0)]
+        episode: u64,
+        /// The quality of what came out, in [0, 1].
+        #[n(1)]
+        quality: Option<f64>,
+        /// How far that may be trusted.
+        #[n(2)]
+        confidence: Confidence,
+        /// What judging it used up.
+        #[n(3)]
+        usage: Usage,
+        /// What that was charged, in the team's currency.
+        #[n(4)]
+        money: f64,
+        /// How long it took, in milliseconds.
+        #[n(5)]
+        ms: u64,
+    },
+    /// What ends a task may be trusted so far.
+    #[n(23)]
+    Trusted {
+        /// The handoff of the event that comes next.
+        #[n(0)]
+        handoff: HandoffId,
+        /// How far.
+        #[n(1)]
+        confidence: Confidence,
+    },
     /// All work was stopped from outside.
     #[n(21)]
     Halted {
@@ -389,6 +421,7 @@ impl Record {
             Record::Finished { handoff, reward } => Event::Finished { handoff, reward },
             Record::Answered { from, handle, value } => Event::Answered { from, handle, value },
             Record::Expired { handoff } => Event::Expired { handoff },
+            Record::Trusted { handoff, confidence } => Event::Trusted { handoff, confidence },
             Record::Replanned => Event::Replan,
             Record::Primed { table, signature, action, value, weight } => {
                 Event::Primed { table, signature, action, value, weight }
@@ -399,10 +432,11 @@ impl Record {
 
     /// Whether it is one of the driver's own.
     fn is_drivers(&self) -> bool {
-        use Record::{Called, Closed, Halted, Masked, Named, Opened, Paused, Permitted, Sealed};
+        use Record::{Called, Closed, Halted, Judged, Masked, Named, Opened, Paused, Permitted, Sealed};
         let of_run =
             matches!(self, Opened { .. } | Named { .. } | Closed { .. } | Sealed { .. } | Halted { .. });
-        of_run || matches!(self, Masked { .. } | Called { .. } | Paused { .. } | Permitted { .. })
+        let of_task = matches!(self, Masked { .. } | Called { .. } | Paused { .. } | Permitted { .. });
+        of_run || of_task || matches!(self, Judged { .. })
     }
 
     /// The task that it is about, where it says so.
@@ -419,8 +453,11 @@ impl Record {
             | Record::Called { handoff: id, .. }
             | Record::Masked { handoff: id, .. }
             | Record::Paused { handoff: id, .. }
+            | Record::Trusted { handoff: id, .. }
             | Record::Permitted { handoff: id, .. } => id.episode,
-            Record::Closed { episode, .. } => EpisodeId(u128::from(*episode)),
+            Record::Closed { episode, .. } | Record::Judged { episode, .. } => {
+                EpisodeId(u128::from(*episode))
+            }
             _ => return None,
         })
     }
@@ -445,6 +482,7 @@ impl Entry {
             Record::Revised { value, .. } => value.is_finite(),
             Record::Closed { episode_return, .. } => episode_return.is_finite(),
             Record::Called { money, .. } => money.is_finite(),
+            Record::Judged { quality, money, .. } => quality.is_none_or(f64::is_finite) && money.is_finite(),
             // Values and returns refuse other numbers as they are decoded.
             _ => true,
         }

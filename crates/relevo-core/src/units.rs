@@ -122,6 +122,36 @@ impl Value {
     }
 }
 
+/// How far a judgement may be trusted, in [0, 1]: it scales the step that is made on it, never the value.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Encode)]
+#[cbor(transparent)]
+pub struct Confidence(#[n(0)] f64);
+
+impl Confidence {
+    /// Fully.
+    pub const FULL: Confidence = Confidence(1.0);
+
+    /// A confidence; refused outside of [0, 1].
+    pub fn new(confidence: f64) -> Result<Self, UnitError> {
+        finite("confidence", confidence)?;
+        match (0.0..=1.0).contains(&confidence) {
+            true => Ok(Confidence(confidence)),
+            false => Err(UnitError::OutOfRange { what: "confidence", value: confidence, min: 0.0, max: 1.0 }),
+        }
+    }
+
+    /// The confidence as a number.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Confidence {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Confidence::new(d.f64()?).map_err(|e| minicbor::decode::Error::message(e.to_string()))
+    }
+}
+
 // Read from a ledger or a message, a reward or value is refused like any other that is not finite.
 impl<'b, C> Decode<'b, C> for Return {
     fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {

@@ -208,7 +208,8 @@ fn a_long_run_is_told_in_few_words() {
     let tasks = 50_000;
     let task = |n: u64| {
         let usage = Usage { tokens: n % 7, failures: 0 };
-        let (received, decided) = (received(n, n, &[0, 1]), decided(n, n, 1, n.is_multiple_of(2), &[0.5, 0.5]));
+        let (received, decided) =
+            (received(n, n, &[0, 1]), decided(n, n, 1, n.is_multiple_of(2), &[0.5, 0.5]));
         let (performed, closed) = (performed(n, usage, Next::Ended), closed(n, 1.0, "evaluator-done"));
         [received, decided, performed, closed]
     };

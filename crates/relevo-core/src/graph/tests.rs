@@ -60,7 +60,7 @@ fn equal_samples_in_another_order_of_visits_have_the_mean_of_their_sum() {
     let mut graph = PolicyGraph::new(1, 0.0, StepRule::Mean, 10);
     let samples = [0.1, 0.7, 0.2, 0.9, 0.3];
     for y in samples {
-        graph.settle_here(Signature(1), ActionId(0), y, Usage::default());
+        graph.settle_here(Signature(1), ActionId(0), y, Usage::default(), Confidence::FULL);
     }
     let value = graph.edges(Signature(1)).unwrap()[0].value;
     assert_eq!(value.to_bits(), (samples.iter().sum::<f64>() / 5.0).to_bits());
@@ -69,4 +69,18 @@ fn equal_samples_in_another_order_of_visits_have_the_mean_of_their_sum() {
 #[test]
 fn an_edge_takes_at_most_64_bytes() {
     assert!(PolicyGraph::bytes_per_edge() <= 64);
+}
+
+#[test]
+fn what_is_trusted_less_moves_the_estimate_less() {
+    let mut graph = PolicyGraph::new(1, 0.0, StepRule::Mean, 10);
+    let mut settle = |y, confidence| {
+        let confidence = Confidence::new(confidence).unwrap();
+        graph.settle_here(Signature(1), ActionId(0), y, Usage::default(), confidence);
+        graph.edges(Signature(1)).unwrap()[0].value
+    };
+    assert_eq!(settle(1.0, 1.0), 1.0);
+    assert_eq!(settle(0.0, 0.5), 0.75, "half of the step 1/2");
+    assert_eq!(settle(0.0, 1.0), 0.5, "1/3 of the way, and not the mean of the sums");
+    assert_eq!(settle(9.0, 0.0), 0.5, "a visit, and no move");
 }

@@ -9,7 +9,7 @@ use crate::{
     observation::{Observation, Signature},
     q::FeatureError,
     record::{Record, Table},
-    units::{Return, Tau, Usage, Value},
+    units::{Confidence, Return, Tau, Usage, Value},
 };
 
 /// Control passing from one agent to another. The artifact goes beside it, by the driver's own means.
@@ -116,6 +116,13 @@ pub enum Event {
         handoff: HandoffId,
         /// The terminal reward.
         reward: Return,
+    },
+    /// The event that ends the task of this handoff comes next, and what it earned may be trusted so far.
+    Trusted {
+        /// The handoff of that event.
+        handoff: HandoffId,
+        /// It scales the steps of what is learned from that event.
+        confidence: Confidence,
     },
     /// Give up a handoff: one that was made and never answered, or one that was received and will not be worked on.
     Expired {

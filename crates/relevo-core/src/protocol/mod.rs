@@ -29,7 +29,7 @@ use crate::{
     policy::Decision,
     record::{Record, Table},
     rng::Rng,
-    units::{Return, Tau, Usage, Value},
+    units::{Confidence, Return, Tau, Usage, Value},
 };
 use extensions::Extended;
 use known::{Known, Met, Place};
@@ -103,6 +103,10 @@ pub struct Participant {
     made: VecDeque<(u64, Slot)>,
     next_made: u64,
     extended: Extended,
+    /// What was said of the event that comes next.
+    trusted: Option<(HandoffId, Confidence)>,
+    /// How far the event at hand may be trusted.
+    confidence: Confidence,
     counters: Counters,
 }
 
@@ -123,6 +127,8 @@ impl Participant {
             made: VecDeque::new(),
             next_made: 0,
             extended: Extended::default(),
+            trusted: None,
+            confidence: Confidence::FULL,
             counters: Counters::default(),
         })
     }
@@ -166,7 +172,21 @@ impl Participant {
 
     /// Take in one event; the effects are appended to `effects`. On an error nothing has changed.
     pub fn apply(&mut self, event: Event, rng: &mut Rng, effects: &mut Effects) -> Result<(), ProtocolError> {
+        let trusted = self.trusted.take();
+        let ends = match &event {
+            Event::Finished { handoff, .. } | Event::Performed { handoff, next: Next::Ended, .. } => {
+                Some(*handoff)
+            }
+            _ => None,
+        };
+        let meant = trusted.filter(|(handoff, _)| Some(*handoff) == ends);
+        self.confidence = meant.map_or(Confidence::FULL, |(_, confidence)| confidence);
         let applied = match event {
+            Event::Trusted { handoff, confidence } => {
+                self.trusted = Some((handoff, confidence));
+                self.record(effects, || Record::Trusted { handoff, confidence });
+                Ok(())
+            }
             Event::Received { handoff, observation } => self.received(handoff, observation, rng, effects),
             Event::Performed { handoff, reward, tau, usage, next } => {
                 let done = Operation { reward, tau, usage };
@@ -771,7 +791,7 @@ impl Participant {
         // The local model has averaged already: its value is taken as it is.
         let settlement = match self.spec.learner.extensions.local_model && table == Table::Successors {
             true => self.learner.settle_fully(table, step, target),
-            false => self.learner.settle(table, step, target),
+            false => self.learner.settle_trusting(table, step, target, self.confidence),
         };
         self.counters.settled += 1;
         let signature = step.observation.signature;

@@ -127,7 +127,8 @@ impl Naive {
                 None
             }
             Event::Failed { .. } => unreachable!("not in the algorithm of the paper"),
-            Event::Asked { .. } | Event::Answered { .. } | Event::Primed { .. } | Event::Replan => None,
+            Event::Asked { .. } | Event::Answered { .. } | Event::Primed { .. } => None,
+            Event::Trusted { .. } | Event::Replan => None,
         }
     }
 
