@@ -15,6 +15,7 @@ pub mod coordinate;
 pub mod evaluate;
 pub mod guard;
 pub mod interface;
+pub mod judge;
 pub mod learn;
 pub mod ledger;
 pub mod outcomes;

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU64,
     path::Path,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -33,6 +34,7 @@ use crate::{
     },
     guard::{StopReason, TeamGuard},
     interface::{Situation, View},
+    judge::{Candidate, Judge},
     redact::Redactor,
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
     team::{EstimatorSection, FINISH, Failures, TeamSpec, nearest},
@@ -46,6 +48,7 @@ pub struct Stage {
     tasks: Arc<dyn TaskSource>,
     redactor: Option<Redactor>,
     clock: Clock,
+    judge: Option<(Arc<dyn Judge>, NonZeroU64)>,
 }
 
 /// Who decides in a team.
@@ -120,12 +123,22 @@ impl Stage {
             (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
-        Ok(Stage { team, deciders, agents, tasks, redactor, clock })
+        Ok(Stage { team, deciders, agents, tasks, redactor, clock, judge: None })
     }
 
     /// The same stage by another clock.
     pub fn with_clock(self, clock: Clock) -> Self {
         Stage { clock, ..self }
+    }
+
+    /// The same stage, with tasks judged by `judge`, so many attempts at the same task together.
+    pub fn judged_by(self, judge: Arc<dyn Judge>, group: NonZeroU64) -> Self {
+        Stage { judge: Some((judge, group)), ..self }
+    }
+
+    /// Who judges what comes out, and how many attempts at a task together; `None` where that is known at once.
+    pub fn judge(&self) -> Option<(&dyn Judge, NonZeroU64)> {
+        self.judge.as_ref().map(|(judge, group)| (&**judge, *group))
     }
 
     /// By what the time of calls is told.
@@ -606,6 +619,26 @@ impl<'s> Scene<'s> {
             (None, None) => result.payload,
         };
         result
+    }
+
+    /// What judges are shown of a task in which `acted`: their roles, never their names, which would tell whom is judged.
+    pub fn candidate(&self, acted: &[AgentId]) -> Candidate {
+        let role = |agent: &AgentId| self.stage.team.agents[agent.0 as usize].role;
+        let mut candidate = Candidate {
+            task: self.task.id.clone(),
+            path: acted.iter().filter_map(|agent| Some(role(agent)?.name().to_owned())).collect(),
+            answer: self.result().payload.to_vec(),
+            ..Candidate::default()
+        };
+        if let Some(progress) = &self.progress {
+            let document = progress.document();
+            candidate.question = document.goal.clone().unwrap_or_default();
+            let evidence = document.evidence.iter().map(|e| (e.source.clone(), e.text.clone()));
+            candidate.evidence = evidence.collect();
+            candidate.verifier_notes =
+                document.verification.as_ref().map_or(String::new(), |v| v.notes.clone());
+        }
+        candidate
     }
 
     /// The quality of what came out, in [0, 1], if it can be known.

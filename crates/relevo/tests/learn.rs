@@ -7,7 +7,10 @@ use std::{
     ops::ControlFlow,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -15,6 +18,7 @@ use relevo::{
     agent::{Agent, Failure, OperationCall, Outcome},
     artifact::{Artifact, Scalar},
     evaluate::{Greedy, Walk, walk},
+    judge::{Candidate, Judge, Score, Verdict},
     learn::{EpisodeEnd, LEDGER_FILE, LearnError, RunConfig, Session},
     ledger::LedgerError,
     stage::Stage,
@@ -1025,4 +1029,83 @@ async fn an_earlier_policy_gives_priors() {
         let (mut session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
         assert!(finish(&mut session, out.path()).await.policy == left.policy, "cut at byte {cut}");
     }
+}
+
+// ---- judges ----
+
+/// A judge who looks at the answers of a group, and counts how often it was asked.
+struct Panel {
+    asked: AtomicUsize,
+    /// What it says of a group, in order.
+    says: fn(&[Candidate]) -> Vec<Option<(f64, f64)>>,
+}
+
+#[async_trait]
+impl Judge for Panel {
+    async fn judge(&self, group: &[Candidate], _: &str) -> Verdict {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let certain = |quality, confidence| Score { confidence, ..Score::certain(quality, "") };
+        let scores = (self.says)(group).into_iter().map(|score| score.map(|(q, c)| certain(q, c)));
+        Verdict { scores: scores.collect(), tokens: 7, ..Verdict::default() }
+    }
+}
+
+fn judged(says: fn(&[Candidate]) -> Vec<Option<(f64, f64)>>, group: u64) -> (Stage, Arc<Panel>) {
+    let panel = Arc::new(Panel { asked: AtomicUsize::new(0), says });
+    let stage = stage(team("policy = { rule = \"epsilon-greedy\", epsilon = 0.3 }", THREE));
+    (stage.judged_by(panel.clone(), group.try_into().unwrap()).with_clock(Arc::new(|| 0)), panel)
+}
+
+/// Attempts at the same task are judged together, each verdict is paid for once, wherever the run is cut, and what is
+/// learned is what the ledger says.
+#[tokio::test]
+async fn attempts_at_a_task_are_judged_together() {
+    let says = |group: &[Candidate]| {
+        assert!(group.iter().all(|c| c.task == group[0].task), "another task in the group");
+        let better = |c: &Candidate| if c.answer == b"good" { 1.0 } else { 0.0 };
+        group.iter().map(|c| Some((better(c), 0.5))).collect()
+    };
+    let (stage, panel) = judged(says, 4);
+    let run = learn(&stage, config(5, 38)).await;
+    assert_eq!(
+        (run.ends.len(), panel.asked.load(Ordering::Relaxed)),
+        (38, 10),
+        "nine groups of four, and the rest"
+    );
+    let of = |is: fn(&Record) -> bool| entries(&run.ledger).iter().filter(|(_, record)| is(record)).count();
+    let ended = run.ends.iter().filter(|end| end.quality.is_some()).count();
+    assert_eq!(of(|r| matches!(r, Record::Judged { .. })), ended);
+    assert_eq!(of(|r| matches!(r, Record::Trusted { .. })), ended);
+    for i in 1..=40 {
+        let cut = 200 + (run.ledger.len() - 200) * i / 40;
+        let out = folder();
+        fs::write(ledger_of(out.path()), &run.ledger[..cut]).unwrap();
+        let (before, groups) = (panel.asked.load(Ordering::Relaxed), |bytes: &[u8]| {
+            let tokens = |(_, record): (usize, Record)| match record {
+                Record::Judged { usage, .. } => usage.tokens / 7,
+                _ => 0,
+            };
+            entries(bytes).into_iter().map(tokens).sum::<u64>() as usize
+        });
+        let (mut session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
+        let resumed = finish(&mut session, out.path()).await;
+        drop(session);
+        let asked = panel.asked.load(Ordering::Relaxed) - before;
+        assert_eq!(groups(&resumed.ledger), groups(&run.ledger[..cut]) + asked, "cut at byte {cut}");
+        let (whole, _) = Session::resume(&stage, out.path(), None, None).unwrap();
+        assert_eq!(whole.policy().to_text(), resumed.policy, "cut at byte {cut}: not the fold of its ledger");
+    }
+}
+
+/// Without a score there is nothing to learn from: the end of a task moves nothing, and is no zero.
+#[tokio::test]
+async fn no_score_is_no_update() {
+    let (stage, _) = judged(|group| vec![None; group.len()], 1);
+    let left = learn(&stage, config(5, 30)).await;
+    assert!(left.ends.iter().all(|end| end.quality.is_none()));
+    let settled_ends =
+        entries(&left.ledger).iter().filter(|(_, r)| matches!(r, Record::Finished { .. })).count();
+    let expired = entries(&left.ledger).iter().filter(|(_, r)| matches!(r, Record::Expired { .. })).count();
+    let finished = left.ends.iter().filter(|end| end.stop.word() == "finished").count();
+    assert_eq!((settled_ends, expired), (30 - finished, finished));
 }

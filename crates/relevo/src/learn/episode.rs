@@ -10,7 +10,7 @@ use relevo_core::{
     observation::{ActionSet, Observation, Signature},
     protocol::{Effect, Event, Handoff, Next},
     record::Record,
-    units::{Return, Tau, Usage},
+    units::{Confidence, Return, Tau, Usage},
 };
 
 use super::{Crew, EpisodeEnd, LearnError};
@@ -18,6 +18,7 @@ use crate::{
     agent::Outcome,
     approval::{Asked, question_id},
     guard::{Cost, Permit, Question, StopReason, TaskGuard, Verdict},
+    judge::Candidate,
     stage::{After, Scene, Sight, Stage},
     team::CreditSection,
 };
@@ -52,6 +53,8 @@ pub(super) enum Step<'s> {
     Call(Call<'s>),
     /// Nothing goes on before [`Episode::answered`] was told what a person says.
     Ask(Ask),
+    /// Nothing goes on before [`Episode::judged`] was told how good what came out is.
+    Judge,
     /// The task has ended.
     Ended,
 }
@@ -65,8 +68,13 @@ pub(super) struct Episode<'s> {
     notes: VecDeque<Record>,
     /// Effects to carry out, with the participant that wants them.
     todo: VecDeque<(AgentId, Effect)>,
-    /// The call that has not come back.
+    /// The call that has not come back, or not been looked at yet.
     calling: Option<Calling>,
+    /// What came back. It is looked at in the next step and not before, so that what happens is recorded in the order in
+    /// which it happened.
+    news: Option<News>,
+    /// How the task is to end, once it has been judged.
+    ending: Option<Ending>,
     guard: TaskGuard,
     end: EpisodeEnd,
     /// gamma^(primitive steps so far).
@@ -96,6 +104,29 @@ enum Pass {
     Permitted(Permit),
 }
 
+/// What an episode waited for.
+enum News {
+    /// A call came back, after so many milliseconds.
+    Outcome(AgentId, Outcome, u64),
+    /// What came out was judged, or could not be.
+    Judgement(Option<Judgement>),
+}
+
+/// How a task ends.
+struct Ending {
+    participant: AgentId,
+    event: Event,
+    /// The reward of the last operation; none where the task ends apart from one.
+    own: f64,
+}
+
+/// How good what came out is, and how far that may be trusted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judgement {
+    pub(super) quality: f64,
+    pub(super) confidence: Confidence,
+}
+
 impl<'s> Episode<'s> {
     /// A task that enters the team.
     pub(super) fn begin(
@@ -110,6 +141,7 @@ impl<'s> Episode<'s> {
             handoffs: 0,
             stop: StopReason::Ended,
             path: vec![],
+            quality: None,
             greedy: true,
         };
         let guard = TaskGuard::new(&mut crew.guard, (crew.clock)());
@@ -121,6 +153,8 @@ impl<'s> Episode<'s> {
             notes,
             todo,
             calling: None,
+            news: None,
+            ending: None,
             guard,
             end,
             discount: 1.0,
@@ -146,16 +180,26 @@ impl<'s> Episode<'s> {
         &self.scene
     }
 
+    /// What judges are shown of it.
+    pub(super) fn candidate(&self) -> Candidate {
+        self.scene.candidate(&self.end.path)
+    }
+
     /// Carry out the next effect.
     pub(super) fn step(&mut self, crew: &mut Crew) -> Result<Step<'s>, LearnError> {
         if let Some(note) = self.notes.pop_front() {
             return Ok(Step::Record(AgentId::ORIGIN, note));
         }
-        // A call that was never begun is asked for again.
-        if let Some(calling) = self.calling.take() {
-            return self.call(crew, calling);
+        match self.news.take() {
+            Some(News::Outcome(agent, outcome, ms)) => {
+                return self.came_back(crew, Some((agent, outcome, ms))).map(|()| Step::Done);
+            }
+            Some(News::Judgement(judgement)) => {
+                return self.conclude(crew, judgement).map(|()| Step::Done);
+            }
+            None => {}
         }
-        let Some((agent, effect)) = self.todo.pop_front() else { return self.after(crew) };
+        let Some((agent, effect)) = self.todo.pop_front() else { return self.wait(crew) };
         match effect {
             Effect::Record(record) => {
                 if let Record::Decided { greedy, .. } = record {
@@ -167,7 +211,7 @@ impl<'s> Episode<'s> {
             Effect::Value { to, message } => self.tell(crew, to, Event::Valued(message))?,
             Effect::Perform { handoff, operation, .. } => {
                 let (pass, takeover) = (Pass::Unasked, None);
-                return self.call(crew, Calling { participant: agent, handoff, operation, pass, takeover });
+                self.calling = Some(Calling { participant: agent, handoff, operation, pass, takeover });
             }
             Effect::Send(handoff) => {
                 self.earn(self.stage.team().reward.handoff);
@@ -187,11 +231,9 @@ impl<'s> Episode<'s> {
                 }
             }
             Effect::Finish { handoff } => {
-                let reward = self.scene.conclude();
-                self.earn(reward);
                 self.end.stop = StopReason::Finished;
-                let reward = self.closing(reward)?;
-                self.tell(crew, agent, Event::Finished { handoff, reward })?;
+                let event = Event::Finished { handoff, reward: Return::ZERO };
+                self.end_with(crew, Ending { participant: agent, event, own: 0.0 })?;
             }
             Effect::Ask { to, handle } => self.tell(crew, to, Event::Asked { from: agent, handle })?,
             Effect::Answer { to, handle, value } => {
@@ -199,6 +241,15 @@ impl<'s> Episode<'s> {
             }
         }
         Ok(Step::Done)
+    }
+
+    /// All that has happened is on record: what the episode waits for now. A call that was never begun is asked for again.
+    fn wait(&mut self, crew: &mut Crew) -> Result<Step<'s>, LearnError> {
+        match self.calling.take() {
+            _ if self.ending.is_some() => Ok(Step::Judge),
+            Some(calling) => self.call(crew, calling),
+            None => self.after(crew),
+        }
     }
 
     /// Make a call, as far as the guards let it.
@@ -210,7 +261,7 @@ impl<'s> Episode<'s> {
         };
         let Some((agent, outcome)) = called else {
             self.calling = Some(calling);
-            return self.called(crew, None).map(|()| Step::Done);
+            return self.came_back(crew, None).map(|()| Step::Done);
         };
         if let Pass::Question(question) = &calling.pass {
             let ask = self.ask(question, &calling);
@@ -278,94 +329,126 @@ impl<'s> Episode<'s> {
         calling: &Calling,
         reason: StopReason,
     ) -> Result<Step<'s>, LearnError> {
-        let judged = self.conclude(reason);
-        let (handoff, tau, usage) = (calling.handoff, Tau::ONE, Usage::default());
-        let reward = self.closing(judged)?;
-        let event = Event::Performed { handoff, reward, tau, usage, next: Next::Ended };
-        self.tell(crew, calling.participant, event).map(|()| Step::Done)
+        self.stopped(crew, calling, reason, 0.0, Usage::default()).map(|()| Step::Done)
     }
 
-    /// The task ends without anybody having concluded it. What a coordinator has come to is judged all the same.
-    fn conclude(&mut self, reason: StopReason) -> f64 {
+    /// The task stops in an operation. What a coordinator has come to is judged, and so is what somebody concluded; what
+    /// was broken off elsewhere has nothing to show for it.
+    fn stopped(
+        &mut self,
+        crew: &mut Crew,
+        calling: &Calling,
+        reason: StopReason,
+        own: f64,
+        usage: Usage,
+    ) -> Result<(), LearnError> {
         self.end.stop = reason;
         self.scene.halt(reason);
-        let judged = if self.stage.coordination().is_some() { self.scene.conclude() } else { 0.0 };
-        self.earn(judged);
-        judged
+        let (handoff, tau, next) = (calling.handoff, Tau::ONE, Next::Ended);
+        let participant = calling.participant;
+        if self.stage.coordination().is_some() || reason.is_concluded() {
+            let event = Event::Performed { handoff, reward: Return::ZERO, tau, usage, next };
+            return self.end_with(crew, Ending { participant, event, own });
+        }
+        let reward = self.closing(own)?;
+        self.tell(crew, participant, Event::Performed { handoff, reward, tau, usage, next })
+    }
+
+    /// The task ends so, once it has been judged: at once, where no judge needs to be called.
+    fn end_with(&mut self, crew: &mut Crew, ending: Ending) -> Result<(), LearnError> {
+        self.ending = Some(ending);
+        if self.stage.judge().is_some() {
+            return Ok(());
+        }
+        let quality = self.scene.quality();
+        self.conclude(crew, quality.map(|quality| Judgement { quality, confidence: Confidence::FULL }))
+    }
+
+    /// What came out has been judged.
+    pub(super) fn judged(&mut self, judgement: Option<Judgement>) {
+        self.news = Some(News::Judgement(judgement));
+    }
+
+    /// The task ends as it was judged. Without a judgement nothing is learned from how it ended.
+    fn conclude(&mut self, crew: &mut Crew, judgement: Option<Judgement>) -> Result<(), LearnError> {
+        let Some(Ending { participant, mut event, own }) = self.ending.take() else {
+            unreachable!("a judgement is given to an episode that waits for it");
+        };
+        let (Event::Finished { handoff, reward } | Event::Performed { handoff, reward, .. }) = &mut event
+        else {
+            unreachable!("a task ends by finishing, or in an operation");
+        };
+        let handoff = *handoff;
+        let Some(Judgement { quality, confidence }) = judgement else {
+            self.end.quality = None;
+            return self.tell(crew, participant, Event::Expired { handoff });
+        };
+        let earned = self.stage.team().reward.success * quality;
+        self.end.quality = Some(quality);
+        self.end.episode_return += self.discount * earned;
+        *reward = self.closing(own + earned)?;
+        if confidence < Confidence::FULL {
+            self.tell(crew, participant, Event::Trusted { handoff, confidence })?;
+        }
+        self.tell(crew, participant, event)
     }
 
     /// The call that the episode waited for has come back, after so many milliseconds.
-    pub(super) fn called(
+    pub(super) fn called(&mut self, agent: AgentId, outcome: Outcome, ms: u64) {
+        self.news = Some(News::Outcome(agent, outcome, ms));
+    }
+
+    /// An operation is over: its call has come back, or it needed none.
+    fn came_back(
         &mut self,
         crew: &mut Crew,
         returned: Option<(AgentId, Outcome, u64)>,
     ) -> Result<(), LearnError> {
-        let Some(calling) = self.calling.take() else {
+        let Some(mut calling) = self.calling.take() else {
             unreachable!("an outcome is given to an episode that waits for it");
         };
-        let Calling { participant: agent, handoff, operation, pass, takeover } = calling;
+        let Calling { participant: agent, handoff, operation, .. } = calling;
         if let (Some((performer, ..)), Some(_)) = (&returned, self.stage.coordination()) {
             self.end.path.push(*performer);
         }
         let ms = returned.as_ref().map_or(0, |(_, _, ms)| *ms);
         let outcome = returned.map(|(_, outcome, _)| outcome);
-        let performance = match takeover {
+        let performance = match calling.takeover {
             Some(_) => self.scene.take_over(outcome.expect("somebody who takes over is called")),
             None => self.scene.take(agent, operation, outcome),
         };
-        if let Pass::Permitted(permit) = pass {
-            let cost = Cost { tokens: performance.usage.tokens, money: performance.money, ms };
+        let usage = performance.usage;
+        if let Pass::Permitted(permit) = std::mem::replace(&mut calling.pass, Pass::Unasked) {
+            let cost = Cost { tokens: usage.tokens, money: performance.money, ms };
             self.guard.after_call(&mut crew.guard, permit, cost, performance.ended);
         }
         self.earn(performance.reward);
-        // Chosen before, a handover and the end belong to the same primitive step as the operation.
-        let decided_before = self.stage.regime(agent) == Regime::PreConfigured(DecisionPoint::Before);
-        let (mut reward, mut next) = (performance.reward, Next::Committed);
+        let own = performance.reward;
         if let Some(reason) = self.guard.stopped() {
-            reward += self.conclude(reason);
-            next = Next::Ended;
-        } else if takeover.is_some() {
-            let judged = self.scene.conclude();
-            self.earn(judged);
-            reward += judged;
-            self.end.stop = StopReason::HandedOff;
-            next = Next::Ended;
-        } else if !decided_before {
+            return self.stopped(crew, &calling, reason, own, usage);
+        }
+        if calling.takeover.is_some() {
+            return self.stopped(crew, &calling, StopReason::HandedOff, own, usage);
+        }
+        // Chosen before, a handover and the end belong to the same primitive step as the operation.
+        let mut next = Next::Committed;
+        if self.stage.regime(agent) != Regime::PreConfigured(DecisionPoint::Before) {
             next = match self.scene.after(agent, handoff.from) {
-                After::Concluded(stop) => {
-                    let judged = self.scene.conclude();
-                    self.earn(judged);
-                    reward += judged;
-                    self.end.stop = stop;
-                    Next::Ended
-                }
+                After::Concluded(reason) => return self.stopped(crew, &calling, reason, own, usage),
                 After::Operate(sight) => match self.look(crew, agent, Some(handoff), sight) {
                     Ok(observation) => Next::Operate(observation),
-                    Err(reason) => {
-                        reward += self.conclude(reason);
-                        Next::Ended
-                    }
+                    Err(reason) => return self.stopped(crew, &calling, reason, own, usage),
                 },
                 After::HandOver(sight) => match self.look(crew, agent, Some(handoff), sight) {
                     Ok(observation) => Next::HandOver(observation),
-                    Err(reason) => {
-                        self.end.stop = reason;
-                        Next::Ended
-                    }
+                    Err(reason) => return self.stopped(crew, &calling, reason, own, usage),
                 },
             };
-        }
-        if !decided_before {
             self.discount *= self.stage.team().learner.discount;
         }
-        let reward = match next {
-            Next::Ended => self.closing(reward)?,
-            _ => self.finite(reward)?,
-        };
-        let usage = performance.usage;
-        // Where failures are only counted, the reward of a task that ends in one is still that of the steps before.
-        let counted = performance.ended.is_err() && self.stage.counts_failures();
-        let event = match counted && next != Next::Ended {
+        let reward = self.finite(own)?;
+        // What only counts as a failure is not learned from.
+        let event = match performance.ended.is_err() && self.stage.counts_failures() {
             true => Event::Failed { handoff, usage, next },
             false => Event::Performed { handoff, reward, tau: Tau::ONE, usage, next },
         };

@@ -9,7 +9,7 @@ mod episode;
 mod resume;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroUsize,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -30,7 +30,7 @@ use relevo_core::{
     protocol::{Effect, Participant, ParticipantSpec, ProtocolError},
     record::{FORMAT, Record, RecordError},
     replay::ReplayError,
-    units::{UnitError, Usage},
+    units::{Confidence, UnitError, Usage},
     warm::{self, Caps, WarmStart},
 };
 
@@ -38,13 +38,14 @@ use crate::{
     agent::Outcome,
     approval::{ApprovalError, Approvals, Standing},
     guard::{StopReason, TeamGuard},
+    judge::{Candidate, Score, Verdict},
     ledger::{Ledger, LedgerError},
     outcomes::{OutcomeError, Outcomes},
     stage::{Clock, Stage},
     stop::{self, StopOrder},
     tasks::TaskError,
 };
-use episode::{Ask, Call, Episode, Step};
+use episode::{Ask, Call, Episode, Judgement, Step};
 
 /// Why learning cannot go on. What was learned up to the last whole episode is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +138,8 @@ pub struct EpisodeEnd {
     pub stop: StopReason,
     /// Who acted, in order.
     pub path: Vec<AgentId>,
+    /// The quality of what came out, if it was judged.
+    pub quality: Option<f64>,
     /// Whether every choice was the best known one.
     pub greedy: bool,
 }
@@ -166,6 +169,8 @@ pub struct Session<'s> {
     open: BTreeMap<u64, Episode<'s>>,
     /// Tasks that wait for a person.
     waiting: BTreeMap<u64, Ask>,
+    /// Tasks that wait for others of their group, to be judged together.
+    unjudged: BTreeSet<u64>,
     returns: Vec<f64>,
     /// Pieces of content that could not be kept.
     dropped: u64,
@@ -243,6 +248,7 @@ impl<'s> Session<'s> {
             next_episode: 0,
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            unjudged: BTreeSet::new(),
             returns: vec![],
             dropped: 0,
             out: out.to_owned(),
@@ -368,6 +374,7 @@ impl<'s> Session<'s> {
     ) -> Result<ControlFlow<()>, LearnError> {
         let mut calls: FuturesUnordered<BoxFuture<'s, Returned>> = FuturesUnordered::new();
         self.waiting.clear();
+        self.unjudged.clear();
         self.broken_off = None;
         let mut ready: VecDeque<u64> = self.open.keys().copied().collect();
         // An earlier process may have been killed between the end of a task and this.
@@ -402,7 +409,8 @@ impl<'s> Session<'s> {
                     }
                     Played::Calls(call) if goes_on => calls.push(self.under_way(number, call)?),
                     Played::Asks(ask) if goes_on => self.ask(number, ask, &mut ready)?,
-                    Played::Calls(_) | Played::Asks(_) => {}
+                    Played::Judges if goes_on => calls.extend(self.judge(number)),
+                    Played::Calls(_) | Played::Asks(_) | Played::Judges => {}
                 }
             } else if !calls.is_empty() || (goes_on && !self.waiting.is_empty()) {
                 let returned = match calls.next().now_or_never().flatten() {
@@ -412,10 +420,18 @@ impl<'s> Session<'s> {
                         () = tokio::time::sleep(LOOK_AROUND) => None,
                     },
                 };
-                if let Some(returned) = returned {
-                    self.take(&returned)?;
-                    ready.push_back(returned.episode);
-                    self.answer(returned)?;
+                match returned {
+                    Some(Returned::Outcome(returned)) => {
+                        self.take(&returned)?;
+                        let ReturnedCall { episode: number, agent, outcome, ms, .. } = returned;
+                        self.open_episode(number).called(agent, outcome, ms);
+                        ready.push_back(number);
+                    }
+                    Some(Returned::Verdict { tasks, verdict, ms }) => {
+                        self.pronounce(&tasks, verdict, ms)?;
+                        ready.extend(tasks);
+                    }
+                    None => {}
                 }
             } else {
                 break;
@@ -476,12 +492,67 @@ impl<'s> Session<'s> {
         Ok(())
     }
 
+    /// How many tasks are judged together.
+    fn group(&self) -> u64 {
+        self.stage.judge().map_or(1, |(_, group)| group.get())
+    }
+
+    /// A task waits to be judged: once all of its group do that have not ended otherwise, they are.
+    fn judge(&mut self, number: u64) -> Option<BoxFuture<'s, Returned>> {
+        self.unjudged.insert(number);
+        let (judge, group) = self.stage.judge().expect("without a judge, no task waits for one");
+        let first = number - number % group;
+        let members = first..(first + group.get()).min(self.config.episodes);
+        let is_ready =
+            |n: u64| self.unjudged.contains(&n) || (n < self.next_episode && !self.open.contains_key(&n));
+        if !members.clone().all(is_ready) {
+            return None;
+        }
+        let tasks: Vec<u64> = members.filter(|n| self.unjudged.remove(n)).collect();
+        let candidates: Vec<Candidate> = tasks.iter().map(|n| self.open[n].candidate()).collect();
+        let label = format!("{}/{}", self.config.seed, first / group);
+        let now = self.stage.clock();
+        Some(Box::pin(async move {
+            let began = now();
+            let verdict = judge.judge(&candidates, &label).await;
+            Returned::Verdict { tasks, verdict, ms: now().saturating_sub(began) }
+        }))
+    }
+
+    /// Keep what judges say, and tell the tasks.
+    fn pronounce(&mut self, tasks: &[u64], verdict: Verdict, ms: u64) -> Result<(), LearnError> {
+        let Verdict { scores, tokens, money, failures, .. } = verdict;
+        let judgement = |score: &Option<Score>| {
+            let score = score.as_ref()?;
+            Some(Judgement { quality: score.quality, confidence: Confidence::new(score.confidence).ok()? })
+        };
+        let judgements: Vec<Option<Judgement>> = scores.iter().map(judgement).collect();
+        for (place, (number, judgement)) in tasks.iter().zip(&judgements).enumerate() {
+            // What the group has cost is on record once, with its first task.
+            let usage = Usage { tokens, failures: failures.len() as u32 };
+            let (usage, money, ms) = if place == 0 { (usage, money, ms) } else { (Usage::default(), 0.0, 0) };
+            let quality = judgement.map(|j| j.quality);
+            let confidence = judgement.map_or(Confidence::FULL, |j| j.confidence);
+            let record = Record::Judged { episode: *number, quality, confidence, usage, money, ms };
+            self.ledger.append(AgentId::ORIGIN, record);
+        }
+        self.ledger.flush()?;
+        for (number, judgement) in tasks.iter().zip(judgements) {
+            self.open_episode(*number).judged(judgement);
+        }
+        Ok(())
+    }
+
+    fn open_episode(&mut self, number: u64) -> &mut Episode<'s> {
+        self.open.get_mut(&number).expect("an episode is open while it waits")
+    }
+
     /// Bring the next task before the team, if there is one and a place for it.
     fn begin(&mut self) -> Result<Option<u64>, LearnError> {
         // Who waits for a person takes nobody's place.
         let busy = self.open.len() - self.waiting.len();
-        if busy >= self.jobs.get() || self.open.len() >= OPEN_MAX || self.next_episode == self.config.episodes
-        {
+        let jobs = (self.jobs.get() as u64).max(self.group()) as usize;
+        if busy >= jobs || self.open.len() >= OPEN_MAX || self.next_episode == self.config.episodes {
             return Ok(None);
         }
         let number = self.next_episode;
@@ -490,7 +561,8 @@ impl<'s> Session<'s> {
     }
 
     fn enter(&mut self, number: u64) -> Result<(), LearnError> {
-        let mut draw = Rng::stream(self.config.seed, "tasks").fork([number, 0, 0]);
+        // A group is several attempts at the same task.
+        let mut draw = Rng::stream(self.config.seed, "tasks").fork([number / self.group(), 0, 0]);
         let scene = self.stage.open(self.stage.tasks().training(&mut draw)?)?;
         let episode = Episode::begin(self.stage, &mut self.crew, scene, number)?;
         self.open.insert(number, episode);
@@ -506,6 +578,7 @@ impl<'s> Session<'s> {
                 Step::Done => {}
                 Step::Call(call) => return Ok(Played::Calls(call)),
                 Step::Ask(ask) => return Ok(Played::Asks(ask)),
+                Step::Judge => return Ok(Played::Judges),
                 Step::Ended => return Ok(Played::Ended),
             }
         }
@@ -523,13 +596,13 @@ impl<'s> Session<'s> {
             let Call { handoff, agent, operation, outcome } = call;
             let outcome = outcome.await;
             let ms = now.map_or(0, |now| now().saturating_sub(began));
-            Returned { episode, handoff, agent, operation, outcome, ms }
+            Returned::Outcome(ReturnedCall { episode, handoff, agent, operation, outcome, ms })
         }))
     }
 
     /// Keep what a call that left the process has brought.
-    fn take(&mut self, returned: &Returned) -> Result<(), LearnError> {
-        let Returned { episode: number, handoff, agent, operation, outcome, ms } = returned;
+    fn take(&mut self, returned: &ReturnedCall) -> Result<(), LearnError> {
+        let ReturnedCall { episode: number, handoff, agent, operation, outcome, ms } = returned;
         if !self.stage.leaves_process(*agent) {
             return Ok(());
         }
@@ -551,12 +624,6 @@ impl<'s> Session<'s> {
         };
         self.ledger.append(AgentId::ORIGIN, record);
         Ok(self.ledger.flush()?)
-    }
-
-    fn answer(&mut self, returned: Returned) -> Result<(), LearnError> {
-        let Returned { episode, agent, outcome, ms, .. } = returned;
-        let episode = self.open.get_mut(&episode).expect("an episode is open until its call has come back");
-        episode.called(&mut self.crew, Some((agent, outcome, ms)))
     }
 
     /// A task has ended.
@@ -613,12 +680,22 @@ enum Played<'s> {
     Calls(Call<'s>),
     /// It waits for a person.
     Asks(Ask),
+    /// It waits for its judge.
+    Judges,
     /// It has ended.
     Ended,
 }
 
+/// What has come back.
+enum Returned {
+    /// A call of an agent.
+    Outcome(ReturnedCall),
+    /// What judges say of some tasks.
+    Verdict { tasks: Vec<u64>, verdict: Verdict, ms: u64 },
+}
+
 /// A call that has come back.
-struct Returned {
+struct ReturnedCall {
     episode: u64,
     handoff: HandoffId,
     agent: AgentId,

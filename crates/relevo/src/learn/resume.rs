@@ -13,7 +13,7 @@ use relevo_core::{
     replay::{Replay, ReplayError},
 };
 
-use super::{Call, Crew, LEDGER_FILE, LearnError, RunConfig, Session, Step};
+use super::{Call, Crew, Judgement, LEDGER_FILE, LearnError, RunConfig, Session, Step};
 use crate::{
     agent::FailureKind,
     guard::Cost,
@@ -148,6 +148,15 @@ impl<'s> Session<'s> {
                     }
                     _ => return Err(differs(None)),
                 },
+                Step::Judge => match record {
+                    Record::Judged { quality, confidence, .. } => {
+                        let confidence = *confidence;
+                        let judgement = quality.map(|quality| Judgement { quality, confidence });
+                        episode.judged(judgement);
+                        return Ok(());
+                    }
+                    _ => return Err(differs(None)),
+                },
                 Step::Call(Call { agent, operation, outcome, .. }) => match record {
                     Record::Called { agent: called, operation: done, outcome, ms, .. }
                         if (*called, *done) == (agent, operation) =>
@@ -156,12 +165,13 @@ impl<'s> Session<'s> {
                         let outcome = self.outcomes.read(number, episode.calls(), before, outcome);
                         let outcome = outcome.map_err(LearnError::from)?;
                         episode.lasted(*ms);
-                        return Ok(episode.called(&mut self.crew, Some((agent, outcome, *ms)))?);
+                        episode.called(agent, outcome, *ms);
+                        return Ok(());
                     }
                     _ if self.stage.leaves_process(agent) => return Err(differs(None)),
                     // What is simulated costs nothing, and comes to the same again.
                     _ => match outcome.now_or_never() {
-                        Some(outcome) => episode.called(&mut self.crew, Some((agent, outcome, 0)))?,
+                        Some(outcome) => episode.called(agent, outcome, 0),
                         None => return Err(differs(None)),
                     },
                 },

@@ -1,0 +1,213 @@
+//! Judges say how good what came out is. The driver brings them finished tasks and takes a [`Verdict`] back; what a score
+//! earns is said by the team's rewards.
+//!
+//! A judge never fails the driver, and never invents a score: where it has none (a group of one for a judge that only
+//! compares, a call that failed, a reply that breaks its form), the score is `None`, and nothing is learned from it. How
+//! sure a judge is weighs the *step* of learning, never the quality.
+//!
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use relevo_core::policy_file::hex;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use serde_json::{Map, Value};
+
+use crate::agent::Failure;
+
+/// Judges what came of one task, or compares what came of several attempts at the same one.
+#[async_trait]
+pub trait Judge: Send + Sync {
+    /// Judges a group of attempts at the same task. `label` names the occasion: with the same label, a judge orders,
+    /// delimits and probes in the same way.
+    async fn judge(&self, group: &[Candidate], label: &str) -> Verdict;
+}
+
+/// A finished attempt at a task, with all that a judge is shown of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Candidate {
+    /// The id of the task.
+    pub task: String,
+    /// What was asked.
+    #[serde(default)]
+    pub question: String,
+    /// Who acted, in order, by role: never the name of an arm, a model or a skill, which would tell a judge whom it
+    /// judges.
+    #[serde(default)]
+    pub path: Vec<String>,
+    /// What was found on the way: where, and what.
+    #[serde(default)]
+    pub evidence: Vec<(String, String)>,
+    /// What a verifier said.
+    #[serde(default)]
+    pub verifier_notes: String,
+    /// What came out. In JSON a text, or `{"hex": "00ff"}` where it is none.
+    #[serde(serialize_with = "write_bytes", deserialize_with = "read_bytes")]
+    pub answer: Vec<u8>,
+    /// What should have come out, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expectation>,
+}
+
+/// The object `expect` of a line of a task file. Each rule reads its own key; a program is given all of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Expectation(pub Map<String, Value>);
+
+/// What a judge makes of one candidate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// How good it is, in [0, 1].
+    pub quality: f64,
+    /// How sure that is, in [0, 1]: it weighs the step of learning.
+    pub confidence: f64,
+    /// The quality by axis, where a judge has several.
+    #[serde(default)]
+    pub axes: BTreeMap<String, f64>,
+    /// Population standard deviation of the quality over several judges.
+    #[serde(default)]
+    pub disagreement: f64,
+    /// Why, for people; at most [`EXPLANATION_BYTES_MAX`].
+    #[serde(default)]
+    pub explanation: String,
+}
+
+/// The longest [`Score::explanation`].
+pub const EXPLANATION_BYTES_MAX: usize = 512;
+
+impl Score {
+    /// A score of one judge that knows for certain.
+    pub fn certain(quality: f64, explanation: impl Into<String>) -> Self {
+        let (axes, explanation) = (BTreeMap::new(), shorten(explanation.into(), EXPLANATION_BYTES_MAX));
+        Score { quality, confidence: 1.0, axes, disagreement: 0.0, explanation }
+    }
+}
+
+/// What a judge makes of a group, and what that took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// One for each candidate, in their order; `None` means that nothing is known, and nothing learned.
+    pub scores: Vec<Option<Score>>,
+    /// Calls of models and programs.
+    #[serde(default)]
+    pub calls: u64,
+    /// Tokens that they used.
+    #[serde(default)]
+    pub tokens: u64,
+    /// What they were charged, in the team's currency.
+    #[serde(default)]
+    pub money: f64,
+    /// What went wrong.
+    #[serde(default)]
+    pub failures: Vec<JudgeFailure>,
+    /// How the judges did where they were tried.
+    #[serde(default)]
+    pub checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// No score for any of `n` candidates.
+    pub fn none(n: usize) -> Self {
+        Verdict { scores: vec![None; n], ..Verdict::default() }
+    }
+}
+
+/// A judge that gave no score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeFailure {
+    /// Which.
+    pub judge: String,
+    /// For which candidate of the group; for none of them, if it is absent.
+    pub candidate: Option<usize>,
+    /// Why.
+    pub failure: Failure,
+    /// The end of what a program said on stderr.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_words: String,
+}
+
+/// How a judge did where it was tried.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// A worthless trajectory was put among the others.
+    Canary {
+        /// Who was tried.
+        judge: String,
+        /// What it got.
+        quality: f64,
+        /// Whether that is too much.
+        fooled: bool,
+    },
+    /// The same group was shown once more in the opposite order.
+    Swap {
+        /// Who was tried.
+        judge: String,
+        /// See [`agreement`]: 1/2 is chance.
+        agreement: f64,
+    },
+    /// Another judge, whose scores do not count, was asked too.
+    Audit {
+        /// Who was asked.
+        judge: String,
+        /// See [`agreement`]; `None` with fewer than two scores in common.
+        agreement: Option<f64>,
+        /// Mean distance of the qualities.
+        distance: f64,
+    },
+}
+
+/// The share of pairs that two judges order alike, in [0, 1]: a pair of which only one of them makes a tie counts half.
+/// `None` without a pair that both have scored.
+pub fn agreement(a: &[Option<f64>], b: &[Option<f64>]) -> Option<f64> {
+    let both: Vec<(f64, f64)> = a.iter().zip(b).filter_map(|(a, b)| Some(((*a)?, (*b)?))).collect();
+    let sign = |x: f64| if x.abs() < TIE { 0.0 } else { x.signum() };
+    let (mut alike, mut pairs) = (0.0, 0u32);
+    for (i, (a1, b1)) in both.iter().enumerate() {
+        for (a2, b2) in &both[..i] {
+            // 1 for the same sign, 1/2 for one tie, 0 for opposite signs
+            alike += 1.0 - (sign(a1 - a2) - sign(b1 - b2)).abs() / 2.0;
+            pairs += 1;
+        }
+    }
+    (pairs > 0).then(|| alike / f64::from(pairs))
+}
+
+/// Qualities that are closer are equal.
+const TIE: f64 = 1e-9;
+
+/// At most `bytes_max` of a text, marked where it was cut.
+fn shorten(mut text: String, bytes_max: usize) -> String {
+    const MARK: &str = " ...";
+    if text.len() > bytes_max {
+        text.truncate(text.floor_char_boundary(bytes_max - MARK.len()));
+        text.push_str(MARK);
+    }
+    text
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "an answer is a text, or { \"hex\": \"00ff\" }")]
+enum Bytes {
+    Text(String),
+    Hex { hex: String },
+}
+
+fn write_bytes<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+    match str::from_utf8(bytes) {
+        Ok(text) => to.serialize_str(text),
+        Err(_) => Bytes::Hex { hex: hex(bytes) }.serialize(to),
+    }
+}
+
+fn read_bytes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+    let digits = match Bytes::deserialize(from)? {
+        Bytes::Text(text) => return Ok(text.into_bytes()),
+        Bytes::Hex { hex } => hex,
+    };
+    let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    let well_formed = digits.len() % 2 == 0 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    let bytes = digits.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>();
+    bytes.filter(|_| well_formed).ok_or_else(|| D::Error::custom("`hex` holds pairs of hexadecimal digits"))
+}
