@@ -1033,11 +1033,13 @@ async fn an_earlier_policy_gives_priors() {
 
 // ---- judges ----
 
+/// What a judge says of a group, in order: quality and confidence, or nothing.
+type Says = fn(&[Candidate]) -> Vec<Option<(f64, f64)>>;
+
 /// A judge who looks at the answers of a group, and counts how often it was asked.
 struct Panel {
     asked: AtomicUsize,
-    /// What it says of a group, in order.
-    says: fn(&[Candidate]) -> Vec<Option<(f64, f64)>>,
+    says: Says,
 }
 
 #[async_trait]
@@ -1050,7 +1052,7 @@ impl Judge for Panel {
     }
 }
 
-fn judged(says: fn(&[Candidate]) -> Vec<Option<(f64, f64)>>, group: u64) -> (Stage, Arc<Panel>) {
+fn judged(says: Says, group: u64) -> (Stage, Arc<Panel>) {
     let panel = Arc::new(Panel { asked: AtomicUsize::new(0), says });
     let stage = stage(team("policy = { rule = \"epsilon-greedy\", epsilon = 0.3 }", THREE));
     (stage.judged_by(panel.clone(), group.try_into().unwrap()).with_clock(Arc::new(|| 0)), panel)
