@@ -26,7 +26,7 @@ use relevo_core::{
     observation::{ActionSet, Observation, Signature},
     protocol::{Handoff, Next},
     record::{Entry, FORMAT, Reader, Record, Table},
-    units::{Return, Tau, Usage},
+    units::{Return, Tau, Usage, Value},
 };
 use tempfile::TempDir;
 
@@ -193,6 +193,28 @@ fn every_figure_is_that_of_the_records() {
     assert_eq!(choices, [("plan", 0.5), ("skip:plan", 0.5)]);
     assert_eq!((second.decision.as_str(), second.masked.len()), ("1.1", 0));
     assert_eq!((trace.task.calls, trace.task.masked), (0, 2), "skipping and being stopped are no calls");
+}
+
+#[test]
+fn a_prior_that_no_longer_holds_is_noticed() {
+    let primed = |action, value| {
+        let (table, value) = (Table::Operations, Value::new(value).unwrap());
+        (
+            COORDINATOR,
+            Record::Primed { table, signature: Signature(5), action: ActionId(action), value, weight: 9 },
+        )
+    };
+    let outcomes =
+        |n: u64| (0..n).flat_map(|task| [settled(task, 5, 0), settled(task, 5, 1), settled(task, 6, 0)]);
+    let records = |n| [opened(), primed(0, 0.25), primed(1, 1.0)].into_iter().chain(outcomes(n));
+    let begun = "begun with 2 priors of an earlier policy";
+    assert_eq!(fold(None, records(7)).0.notices, [begun], "too few to tell");
+    let [first, drift] = &fold(None, records(8)).0.notices[..] else { panic!() };
+    assert_eq!(
+        (first.as_str(), drift.contains("plan at ") && drift.contains("0.250")),
+        (begun, true),
+        "{drift}"
+    );
 }
 
 #[test]

@@ -122,6 +122,12 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     }))?;
     asked.abort();
     live.finish();
+    if session.content_dropped() > 0 {
+        let dropped = session.content_dropped();
+        say!(
+            "{dropped} pieces of content were dropped: redaction failed on them, or they could not be written"
+        );
+    }
     let policy = session.policy();
     write_file(&out.join(POLICY_FILE), policy.to_text())?;
     if flow.is_break() {

@@ -23,7 +23,7 @@ impl TraceSection {
 
 impl TeamSpec {
     pub(super) fn check_trace(&self) -> Result<(), Fault> {
-        let fail = |message: &str| Err(Fault::new("trace/redact", message.to_owned()));
+        let fail = |message: &str| Err(Fault::new("trace/redact", message));
         match &self.trace.redact {
             Some(_) if !self.trace.content => fail(
                 "redact has nothing to do, as no content is kept: add content = true, or leave redact out",

@@ -119,6 +119,11 @@ impl Cast {
         }
     }
 
+    /// How many choices a table has.
+    pub(super) fn width(&self, id: AgentId, table: Table) -> usize {
+        self.columns(id, table).len()
+    }
+
     fn columns(&self, id: AgentId, table: Table) -> &[String] {
         let columns = self.participants.get(id.0 as usize);
         columns.map_or(&[], |of| match table {

@@ -84,6 +84,7 @@ impl Fold {
             Record::Named { signature, name } if self.names.len() < NAMES_MAX => {
                 self.names.insert(*signature, name.clone());
             }
+            Record::Primed { .. } => self.tally.learned(&self.cast, *agent, record),
             Record::Halted { by, reason } => session.halted = Some(format!("{by}: {reason}")),
             Record::Closed { episode, episode_return, handoffs, stop } => {
                 self.close(*episode, *episode_return, *handoffs, stop);
@@ -152,6 +153,7 @@ impl Fold {
             }
             Record::Settled { table, signature, action, target, step, .. } => {
                 session.totals.settlements += 1;
+                self.tally.learned(&self.cast, agent, record);
                 *self.versions.entry(agent).or_default() += 1;
                 let situation = self.name(*signature);
                 self.note(number, |cast| Event::Learned {
@@ -267,8 +269,10 @@ impl Fold {
         }
         self.tally.called(&call, open.agents.insert(call.agent.clone()));
         self.note(number, |_| Event::Called(call));
-        let watched = self.trace.as_mut().filter(|_| self.watched == Some(number));
-        if let (Some(place), Some(trace)) = (place, watched.filter(|trace| trace.left_out == 0)) {
+        if let (Some(place), Some(trace)) = (place, &mut self.trace)
+            && self.watched == Some(number)
+            && trace.left_out == 0
+        {
             trace.timeline[place..].rotate_right(1);
         }
     }

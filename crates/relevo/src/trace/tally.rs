@@ -2,7 +2,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use relevo_core::{ids::AgentId, observation::Signature, policy_file::signature_key, record::Table};
+use relevo_core::{
+    graph::PolicyGraph,
+    ids::AgentId,
+    observation::Signature,
+    policy_file::signature_key,
+    record::{Record, Table},
+    step::StepRule,
+    warm::{Drift, drift},
+};
 
 use super::{
     cast::{Cast, Meaning},
@@ -13,6 +21,9 @@ use super::{
 
 /// Situations counted apart; decisions in those met later are counted together.
 const SITUATIONS_COUNTED: usize = 10_000;
+
+/// Most notices.
+const NOTICES_MAX: usize = 100;
 
 /// What a decision was made in.
 pub(super) type Place = (AgentId, Table, Signature);
@@ -27,6 +38,9 @@ pub(super) struct Tally {
     returns: Moments,
     windows: Windows,
     last: VecDeque<Task>,
+    /// Priors, and what came of the choices in the situations that have some.
+    primed: BTreeMap<(AgentId, Table), PolicyGraph>,
+    priors: u64,
 }
 
 #[derive(Debug, Default)]
@@ -51,9 +65,50 @@ struct SituationSums {
 impl Tally {
     pub(super) fn new(team: &str) -> Self {
         let session = Session { schema: SCHEMA, team: team.to_owned(), ..Session::default() };
-        let (agents, situations, last) = Default::default();
+        let (agents, situations, last, primed) = Default::default();
         let (returns, windows) = Default::default();
-        Tally { session, agents, situations, returns, windows, last }
+        Tally { session, agents, situations, returns, windows, last, primed, priors: 0 }
+    }
+
+    /// An earlier policy gave a prior, or a choice was learned from.
+    pub(super) fn learned(&mut self, cast: &Cast, agent: AgentId, record: &Record) {
+        let (Record::Primed { table, signature, action, .. }
+        | Record::Settled { table, signature, action, .. }) = record
+        else {
+            return;
+        };
+        let width = cast.width(agent, *table);
+        if action.index() >= width {
+            return;
+        }
+        match (record, self.primed.get_mut(&(agent, *table))) {
+            (Record::Primed { .. }, _) => {
+                self.priors += 1;
+                let graph = || PolicyGraph::new(width, 0.0, StepRule::Mean, SITUATIONS_COUNTED);
+                self.primed.entry((agent, *table)).or_insert_with(graph).apply(*table, record);
+            }
+            (_, Some(graph)) if graph.edges(*signature).is_some() => graph.apply(*table, record),
+            _ => {}
+        }
+    }
+
+    /// What people should know of priors.
+    fn notices(&self, cast: &Cast, name: impl Fn(Signature) -> String) -> Vec<String> {
+        let mut notices = vec![];
+        if self.priors > 0 {
+            notices.push(format!("begun with {} priors of an earlier policy", self.priors));
+        }
+        for ((agent, table), graph) in &self.primed {
+            for Drift { signature, action, prior, mean, standard_error, visits } in drift(graph) {
+                let (choice, situation) = (cast.choice(*agent, *table, action), name(signature));
+                notices.push(format!(
+                    "drift: {choice} at {situation} was worth {prior:.3}, and is {mean:.3} ± {:.3} in {visits} visits since",
+                    1.96 * standard_error
+                ));
+            }
+        }
+        notices.truncate(NOTICES_MAX);
+        notices
     }
 
     /// A choice was made.
@@ -122,7 +177,9 @@ impl Tally {
         name: impl Fn(Signature) -> String,
         open: impl Iterator<Item = &'t Task>,
     ) -> Session {
-        let Tally { mut session, mut agents, situations, returns, windows, last } = self;
+        let notices = self.notices(cast, &name);
+        let Tally { mut session, mut agents, situations, returns, windows, last, .. } = self;
+        session.notices = notices;
         session.tasks = last.into();
         for task in open {
             session.open += 1;
