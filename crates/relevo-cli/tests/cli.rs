@@ -13,7 +13,7 @@ use std::{
 use relevo_core::Rng;
 use tempfile::TempDir;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 9] = [
     "ledger.cbor",
     "policy.json",
     "report.json",
@@ -21,6 +21,8 @@ const FILES: [&str; 7] = [
     "handoffs.svg",
     "decisions.svg",
     "learning.svg",
+    "run.json",
+    "session.html",
 ];
 
 /// A folder with the team of `examples/maths`, measured on few tasks, and the command in it.
@@ -510,11 +512,12 @@ fn what_does_not_exist_is_answered_with_what_does() {
 #[test]
 fn help_tells_what_there_is() {
     let place = Place::new();
-    let verbs: [(&str, &[&str]); 11] = [
+    let verbs: [(&str, &[&str]); 12] = [
         ("", &["learn", "run", "explain", "policy", "lab", "exactly one", "examples/maths/team.toml"]),
         ("learn", &["<TEAM>", "--episodes <N>", "--seed <S>", "--out <DIR>", "--resume", "default"]),
         ("run", &["<TEAM>", "--policy <POLICY>", "--input <FILE>", "--output <FILE>"]),
-        ("explain", &["<POLICY>", "[SIGNATURE]"]),
+        ("explain", &["<POLICY>", "[SITUATION|DECISION]", "--team <FILE>", "exits with 1"]),
+        ("report", &["<RUN>", "--task <N>", "--json", "--out <FILE.html>", "session.html"]),
         ("lab", &["list", "run", "report", "play"]),
         ("lab run", &["<NAME>", "--seeds <A..B>", "--quick", "--out <DIR>", "--resume"]),
         ("lab report", &["[DIR]", "--out <FILE>"]),

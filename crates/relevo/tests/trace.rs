@@ -241,7 +241,7 @@ fn a_long_run_is_told_in_few_words() {
     assert_eq!((session.tasks.len(), session.tasks[0].task), (TASKS_MAX, tasks - TASKS_MAX as u64));
     assert_eq!(session.situations.len(), SITUATIONS_MAX);
     assert!(session.situations[0].situation.contains("met later"), "{:?}", session.situations[0]);
-    assert!(session.windows.len() <= 120);
+    assert!(session.windows.len() <= 40);
     let timeline = trace.unwrap().timeline;
     assert!(
         matches!(timeline[..], [Event::HandedOver { .. }, Event::Decided(_), Event::Called(_)]),

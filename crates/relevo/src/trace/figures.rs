@@ -39,8 +39,10 @@ impl Moments {
     }
 }
 
-/// Most windows; with more tasks, each window holds more of them.
+/// Most windows that are counted; with more tasks, each window holds more of them.
 const WINDOWS_MAX: usize = 120;
+/// Most windows that are shown, so that each holds a few tasks also in a short run.
+const WINDOWS_SHOWN: usize = 40;
 
 /// Tasks in the order in which they ended, taken together in windows of equal width.
 #[derive(Clone, Debug)]
@@ -82,7 +84,7 @@ impl Windows {
     pub(super) fn add(&mut self, task_return: f64, tokens: f64, failures: f64) {
         if self.windows.last().is_none_or(|last| last.returns.n == self.width) {
             if self.windows.len() == WINDOWS_MAX {
-                self.halve();
+                *self = self.joined(2);
             }
             self.windows.push(Sums::default());
         }
@@ -92,31 +94,32 @@ impl Windows {
         last.failures.add(failures);
     }
 
-    fn halve(&mut self) {
-        self.width *= 2;
-        let pairs = self.windows.chunks(2).map(|pair| {
-            let mut both = pair[0];
-            for other in &pair[1..] {
-                both.returns.merge(other.returns);
-                both.tokens.merge(other.tokens);
-                both.failures.merge(other.failures);
-            }
-            both
-        });
-        self.windows = pairs.collect();
+    /// As many neighbours taken together.
+    fn joined(&self, neighbours: usize) -> Self {
+        let join = |chunk: &[Sums]| {
+            chunk.iter().fold(Sums::default(), |mut all, next| {
+                all.returns.merge(next.returns);
+                all.tokens.merge(next.tokens);
+                all.failures.merge(next.failures);
+                all
+            })
+        };
+        let windows = self.windows.chunks(neighbours).map(join).collect();
+        Windows { width: self.width * neighbours as u64, windows }
     }
 
-    pub(super) fn all(&self) -> Vec<Window> {
+    pub(super) fn shown(&self) -> Vec<Window> {
+        let shown = self.joined(self.windows.len().div_ceil(WINDOWS_SHOWN).max(1));
         let window = |(i, sums): (usize, &Sums)| {
             Some(Window {
-                first: i as u64 * self.width,
+                first: i as u64 * shown.width,
                 tasks: sums.returns.n,
                 task_return: sums.returns.estimate()?,
                 tokens: sums.tokens.estimate()?,
                 failures: sums.failures.estimate()?,
             })
         };
-        self.windows.iter().enumerate().filter_map(window).collect()
+        shown.windows.iter().enumerate().filter_map(window).collect()
     }
 }
 
@@ -224,8 +227,8 @@ mod tests {
         let mut windows = Windows::default();
         let samples: Vec<f64> = (0..10_007).map(|i| f64::from(i % 97) / 7.0).collect();
         samples.iter().for_each(|x| windows.add(*x, 2.0 * x, 0.0));
-        let all = windows.all();
-        assert!(all.len() <= WINDOWS_MAX && all.len() > WINDOWS_MAX / 2, "{}", all.len());
+        let all = windows.shown();
+        assert!(all.len() <= WINDOWS_SHOWN && all.len() > WINDOWS_SHOWN / 2, "{}", all.len());
         assert_eq!(all.iter().map(|w| w.tasks).sum::<u64>(), 10_007);
         for w in &all {
             let of = &samples[w.first as usize..][..w.tasks as usize];

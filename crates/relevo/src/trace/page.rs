@@ -137,7 +137,7 @@ body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1, h2 { line-height: 1.25; } figure { margin: 1.5rem 0; } figure svg { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid var(--rule); vertical-align: top; }
-td table td { border: 0; padding: 0 .7rem 0 0; }
+th { white-space: nowrap; } td table td { border: 0; padding: 0 .7rem 0 0; }
 summary { font-size: 1.25rem; font-weight: bold; margin: 1.5rem 0 .5rem; cursor: pointer; }
 .bar { display: inline-block; height: .7em; background: var(--mark); }
 .notice { border-left: 4px solid var(--mark); padding-left: .7rem; } .aside { font-size: 14px; margin-top: 3rem; }

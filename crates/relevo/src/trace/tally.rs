@@ -189,7 +189,7 @@ impl Tally {
             }
         }
         session.task_return = returns.estimate();
-        session.windows = windows.all();
+        session.windows = windows.shown();
         // In the order of the team file, and then those that it does not name.
         let all = (session.ended + session.open).max(1) as f64;
         let mut order = cast.agents.clone();
