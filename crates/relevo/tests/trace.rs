@@ -16,7 +16,7 @@ use relevo::{
     stage::Stage,
     team::TeamSpec,
     trace::{
-        Cast, Columns, Event, Fold, Quantiles, SITUATIONS_MAX, TASKS_MAX, TaskTrace,
+        Cast, Columns, Event, Fold, Quantiles, SITUATIONS_MAX, SessionReport, TASKS_MAX, TaskReport,
         explain::{DecisionId, ExplainError, Replayed, explain},
         page,
     },
@@ -98,7 +98,7 @@ fn closed(task: u64, episode_return: f64, stop: &str) -> (AgentId, Record) {
 fn fold(
     watched: Option<u64>,
     records: impl IntoIterator<Item = (AgentId, Record)>,
-) -> (relevo::trace::Session, Option<TaskTrace>) {
+) -> (SessionReport, Option<TaskReport>) {
     let mut fold = Fold::new(cast(), watched);
     records.into_iter().for_each(|(agent, record)| fold.take(&Entry { agent, record }));
     fold.finish()
@@ -327,7 +327,7 @@ async fn learn(stage: &Stage, out: &Path, episodes: u64, jobs: usize) -> (Vec<Ep
     (ends, session.content_dropped())
 }
 
-fn told(cast: Cast, ledger: &Path, watched: Option<u64>) -> (relevo::trace::Session, Option<TaskTrace>) {
+fn told(cast: Cast, ledger: &Path, watched: Option<u64>) -> (SessionReport, Option<TaskReport>) {
     let (mut fold, mut entries) = (Fold::new(cast, watched), Entries::open(ledger).unwrap());
     while let Some(entry) = entries.next_entry().unwrap() {
         fold.take(&entry);

@@ -9,7 +9,7 @@ use clap::Args;
 use relevo::{
     learn::LEDGER_FILE,
     ledger::Entries,
-    trace::{Fold, Session, TaskTrace, page},
+    trace::{Fold, SessionReport, TaskReport, page},
 };
 
 use super::{Fault, print};
@@ -60,7 +60,7 @@ pub(crate) fn write_session(run: &Path) -> Result<(), Fault> {
 }
 
 /// A run from its ledger, and the trace of one of its tasks.
-fn read(run: &Path, task: Option<u64>) -> Result<(Session, Option<TaskTrace>), Fault> {
+fn read(run: &Path, task: Option<u64>) -> Result<(SessionReport, Option<TaskReport>), Fault> {
     let mut entries = Entries::open(&run.join(LEDGER_FILE))?;
     let mut fold = Fold::new(info::cast(run)?, task);
     while let Some(entry) = entries.next_entry()? {
@@ -69,7 +69,7 @@ fn read(run: &Path, task: Option<u64>) -> Result<(Session, Option<TaskTrace>), F
     Ok(fold.finish())
 }
 
-fn no_task(number: u64, session: &Session) -> Fault {
+fn no_task(number: u64, session: &SessionReport) -> Fault {
     let begun = session.ended + session.open;
     match begun {
         0 => "no task of this run has begun yet".into(),

@@ -14,9 +14,9 @@ use relevo_core::{
 use super::{
     cast::{Cast, Meaning},
     explain::DecisionId,
-    session::Session,
+    session::SessionReport,
     tally::Tally,
-    task::{self, Call, Choice, DONE, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskTrace},
+    task::{self, Call, Choice, DONE, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport},
 };
 use crate::guard::{Resource, StopReason};
 
@@ -35,7 +35,7 @@ pub struct Fold {
     /// Settlements so far, by participant.
     versions: BTreeMap<AgentId, u64>,
     watched: Option<u64>,
-    trace: Option<TaskTrace>,
+    trace: Option<TaskReport>,
 }
 
 /// A task on its way.
@@ -308,7 +308,7 @@ impl Fold {
         if self.watched != Some(number) {
             return;
         }
-        let trace = self.trace.get_or_insert_with(|| TaskTrace {
+        let trace = self.trace.get_or_insert_with(|| TaskReport {
             schema: task::SCHEMA,
             team: self.cast.team.clone(),
             task: Task { task: number, ..Task::default() },
@@ -330,7 +330,7 @@ impl Fold {
     }
 
     /// What it all came to, and the trace of the watched task, if there was such a task.
-    pub fn finish(mut self) -> (Session, Option<TaskTrace>) {
+    pub fn finish(mut self) -> (SessionReport, Option<TaskReport>) {
         if let (Some(trace), Some(open)) = (&mut self.trace, self.watched.and_then(|n| self.open.get(&n))) {
             trace.task = open.task.clone();
         }

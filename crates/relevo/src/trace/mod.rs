@@ -1,5 +1,5 @@
 //! What happened in a run, told from its ledger alone: a [`Fold`] takes its entries one after the other and comes to a
-//! [`Session`], all tasks in figures, and to the [`TaskTrace`] of one task, if asked for. The trace of a run is its
+//! [`SessionReport`], all tasks in figures, and to the [`TaskReport`] of one task, if asked for. The trace of a run is its
 //! ledger; there is no other. No payload is in either.
 //!
 //! The fold holds what it shows and the tasks that are open, however long the ledger is.
@@ -17,5 +17,5 @@ mod task;
 pub use cast::{Cast, Columns};
 pub use figures::{Counts, Quantiles, Window};
 pub use fold::Fold;
-pub use session::{AgentFigures, SITUATIONS_MAX, Session, Situation, TASKS_MAX, Totals};
-pub use task::{Call, Choice, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskTrace};
+pub use session::{AgentFigures, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals};
+pub use task::{Call, Choice, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport};

@@ -4,9 +4,9 @@ use std::io;
 
 use super::{
     figures::Window,
-    session::Session,
+    session::SessionReport,
     tables::{NO_CONTENT, Section, percent},
-    task::{Choice, Decision, Event, TaskTrace},
+    task::{Choice, Decision, Event, TaskReport},
 };
 use crate::{
     picture::curve::{self, Curve, Point},
@@ -18,7 +18,7 @@ use crate::{
 /// # Errors
 ///
 /// When a plot cannot be drawn, which is a bug.
-pub fn session(session: &Session) -> io::Result<String> {
+pub fn session(session: &SessionReport) -> io::Result<String> {
     let mut body = format!("<h1>{}</h1>\n<p>{}.</p>\n", text(&session.team), text(&session.summary()));
     for notice in &session.notices {
         body += &format!("<p class=\"notice\">{}</p>\n", text(notice));
@@ -31,7 +31,7 @@ pub fn session(session: &Session) -> io::Result<String> {
 }
 
 /// A figure over the windows; nothing where it is 0 in all of them.
-fn over_time(session: &Session, what: &str, figure: fn(&Window) -> Estimate) -> io::Result<String> {
+fn over_time(session: &SessionReport, what: &str, figure: fn(&Window) -> Estimate) -> io::Result<String> {
     let point = |window: &Window| {
         let Estimate { mean, half_width, .. } = figure(window);
         let half = half_width.unwrap_or(0.0);
@@ -53,7 +53,7 @@ fn over_time(session: &Session, what: &str, figure: fn(&Window) -> Estimate) -> 
 }
 
 /// A page about one task.
-pub fn task(trace: &TaskTrace) -> String {
+pub fn task(trace: &TaskReport) -> String {
     let mut body = format!("<h1>Task {}</h1>\n<p>{}.</p>\n", trace.task.task, text(&trace.summary()));
     let timeline = trace.timeline();
     body += "<h2>What happened</h2>\n<div class=\"wide\"><table>\n";

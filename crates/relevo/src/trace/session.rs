@@ -16,7 +16,7 @@ pub const TASKS_MAX: usize = 1_000;
 pub const SITUATIONS_MAX: usize = 100;
 /// A whole run in figures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Session {
+pub struct SessionReport {
     /// `relevo.session/v1`.
     pub schema: &'static str,
     /// The team.

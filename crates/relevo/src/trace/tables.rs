@@ -1,8 +1,8 @@
 //! Sessions and tasks as tables, which the terminal and the page of HTML show alike.
 
 use super::{
-    session::{AgentFigures, Session, Situation},
-    task::{Call, Choice, Decision, Event, Task, TaskTrace},
+    session::{AgentFigures, SessionReport, Situation},
+    task::{Call, Choice, Decision, Event, Task, TaskReport},
 };
 use crate::report::table;
 
@@ -33,7 +33,7 @@ impl Section {
     }
 }
 
-impl Session {
+impl SessionReport {
     /// The report as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("numbers and text") + "\n"
@@ -51,7 +51,7 @@ impl Session {
 
     /// The run in one sentence.
     pub(super) fn summary(&self) -> String {
-        let Session { asked, ended, open, seed, totals, .. } = self;
+        let SessionReport { asked, ended, open, seed, totals, .. } = self;
         let open = if *open > 0 { format!(", {open} open") } else { String::new() };
         let returned = match &self.task_return {
             Some(estimate) => format!("; return {estimate}"),
@@ -156,7 +156,7 @@ fn task_row(task: &Task) -> [String; 11] {
     ]
 }
 
-impl TaskTrace {
+impl TaskReport {
     /// The report as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("numbers and text") + "\n"

@@ -15,13 +15,15 @@ use relevo_core::{
 use super::{
     cast::{Cast, Meaning},
     figures::{Counts, Latencies, Moments, Windows},
-    session::{AgentFigures, SCHEMA, SITUATIONS_MAX, Session, Situation, TASKS_MAX, Totals},
+    session::{AgentFigures, SCHEMA, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals},
     task::{Call, Task},
 };
 
 /// Situations counted apart; decisions in those met later are counted together.
 const SITUATIONS_COUNTED: usize = 10_000;
 
+/// Agents counted apart; no team has as many.
+const AGENTS_MAX: usize = 10_000;
 /// Most notices.
 const NOTICES_MAX: usize = 100;
 
@@ -32,7 +34,7 @@ pub(super) type Place = (AgentId, Table, Signature);
 #[derive(Debug)]
 pub(super) struct Tally {
     /// The report so far; what is left empty in it comes at the end.
-    pub(super) session: Session,
+    pub(super) session: SessionReport,
     agents: BTreeMap<String, AgentSums>,
     situations: BTreeMap<Option<Place>, SituationSums>,
     returns: Moments,
@@ -64,7 +66,7 @@ struct SituationSums {
 
 impl Tally {
     pub(super) fn new(team: &str) -> Self {
-        let session = Session { schema: SCHEMA, team: team.to_owned(), ..Session::default() };
+        let session = SessionReport { schema: SCHEMA, team: team.to_owned(), ..SessionReport::default() };
         let (agents, situations, last, primed) = Default::default();
         let (returns, windows) = Default::default();
         Tally { session, agents, situations, returns, windows, last, primed, priors: 0 }
@@ -164,10 +166,8 @@ impl Tally {
     }
 
     fn agent(&mut self, name: &str) -> &mut AgentSums {
-        if !self.agents.contains_key(name) {
-            self.agents.insert(name.to_owned(), AgentSums::default());
-        }
-        self.agents.get_mut(name).expect("just there")
+        let is_known = self.agents.contains_key(name) || self.agents.len() < AGENTS_MAX;
+        self.agents.entry(if is_known { name } else { "other" }.to_owned()).or_default()
     }
 
     /// What it came to, with the tasks that are still open.
@@ -176,7 +176,7 @@ impl Tally {
         cast: &Cast,
         name: impl Fn(Signature) -> String,
         open: impl Iterator<Item = &'t Task>,
-    ) -> Session {
+    ) -> SessionReport {
         let notices = self.notices(cast, &name);
         let Tally { mut session, mut agents, situations, returns, windows, last, .. } = self;
         session.notices = notices;

@@ -71,7 +71,7 @@ pub(super) const DONE: &str = "done";
 
 /// Everything that is known of one task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TaskTrace {
+pub struct TaskReport {
     /// `relevo.run/v1`.
     pub schema: &'static str,
     /// The team.
@@ -85,7 +85,7 @@ pub struct TaskTrace {
     pub left_out: u64,
 }
 
-/// Most events in a [`TaskTrace::timeline`].
+/// Most events in a [`TaskReport::timeline`].
 pub const EVENTS_MAX: usize = 10_000;
 
 /// One thing that happened in a task.
