@@ -55,7 +55,7 @@ fn over_time(session: &SessionReport, what: &str, figure: fn(&Window) -> Estimat
 /// A page about one task.
 pub fn task(trace: &TaskReport) -> String {
     let mut body = format!("<h1>Task {}</h1>\n<p>{}.</p>\n", trace.task.task, text(&trace.summary()));
-    let timeline = trace.timeline();
+    let timeline = trace.events();
     body += "<h2>What happened</h2>\n<div class=\"wide\"><table>\n";
     // The head comes first, and behind the events what was left out.
     let events = std::iter::once(None).chain(trace.timeline.iter().map(Some));

@@ -164,7 +164,7 @@ impl TaskReport {
 
     /// The report as a terminal shows it.
     pub fn to_text(&self) -> String {
-        let timeline = self.timeline();
+        let timeline = self.events();
         format!("{}\n\n{}\n{NO_CONTENT}\n", self.summary(), table(&timeline.rows))
     }
 
@@ -182,7 +182,7 @@ impl TaskReport {
     }
 
     /// All events; those that were left out are counted in the last row.
-    pub(super) fn timeline(&self) -> Section {
+    pub(super) fn events(&self) -> Section {
         let rows = self.timeline.iter().map(event_row);
         let left_out = (self.left_out > 0)
             .then(|| ["…".to_owned(), String::new(), format!("{} events more", self.left_out)]);
