@@ -17,6 +17,7 @@ use relevo::{
     team::TeamSpec,
     trace::{
         Cast, Columns, Event, Fold, Quantiles, SITUATIONS_MAX, SessionReport, TASKS_MAX, TaskReport,
+        Verdicts,
         explain::{DecisionId, ExplainError, Replayed, explain},
         page,
     },
@@ -26,7 +27,7 @@ use relevo_core::{
     observation::{ActionSet, Observation, Signature},
     protocol::{Handoff, Next},
     record::{Entry, FORMAT, Reader, Record, Table},
-    units::{Return, Tau, Usage, Value},
+    units::{Confidence, Return, Tau, Usage, Value},
 };
 use tempfile::TempDir;
 
@@ -193,6 +194,28 @@ fn every_figure_is_that_of_the_records() {
     assert_eq!(choices, [("plan", 0.5), ("skip:plan", 0.5)]);
     assert_eq!((second.decision.as_str(), second.masked.len()), ("1.1", 0));
     assert_eq!((trace.task.calls, trace.task.masked), (0, 2), "skipping and being stopped are no calls");
+}
+
+#[test]
+fn what_judging_took_is_told_apart() {
+    let judged = |episode, quality| {
+        let (confidence, usage) = (Confidence::new(0.5).unwrap(), Usage { tokens: 3, failures: 0 });
+        (DRIVER, Record::Judged { episode, quality, confidence, usage, money: 0.25, ms: 7 })
+    };
+    let (task, mut records) = (2, three_tasks());
+    records.extend([judged(task, Some(0.75)), closed(task, 0.5, "evaluator-done"), judged(9, None)]);
+    let (session, trace) = fold(Some(task), records);
+    let Verdicts { quality, unjudged, tokens, money, ms } = session.judged;
+    assert_eq!(
+        (quality.map(|q| (q.mean, q.n)), unjudged, tokens, money, ms),
+        (Some((0.75, 1)), 1, 6, 0.5, 14)
+    );
+    assert_eq!((session.totals.tokens, session.open), (30, 0), "judges are no agents, and begin no task");
+    let trace = trace.unwrap();
+    assert_eq!((trace.task.quality, trace.task.task_return), (Some(0.75), Some(0.5)));
+    assert!(matches!(trace.timeline.last(), Some(Event::Judged(verdict)) if verdict.confidence == 0.5));
+    assert!(trace.to_text().contains("quality 0.750, confidence 0.50; 3 tokens, 0.2500 of money, 7 ms"));
+    assert!(session.to_text().contains("What judges said"), "{}", session.to_text());
 }
 
 #[test]

@@ -16,7 +16,9 @@ use super::{
     explain::DecisionId,
     session::SessionReport,
     tally::Tally,
-    task::{self, Call, Choice, DONE, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport},
+    task::{
+        self, Call, Choice, DONE, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport, Verdict,
+    },
 };
 use crate::guard::{Resource, StopReason};
 
@@ -150,6 +152,13 @@ impl Fold {
                 session.answers.add(&format!("{answer}: {by}"), 1);
                 open.task.waits_for = None;
                 self.note(number, |_| Event::Answered { granted: *granted, by: by.clone() });
+            }
+            Record::Judged { quality, confidence, usage, money, ms, .. } => {
+                let (confidence, tokens) = (confidence.get(), usage.tokens);
+                let verdict = Verdict { quality: *quality, confidence, tokens, money: *money, ms: *ms };
+                open.task.quality = *quality;
+                self.tally.judged(&verdict);
+                self.note(number, |_| Event::Judged(verdict));
             }
             Record::Settled { table, signature, action, target, step, .. } => {
                 session.totals.settlements += 1;

@@ -17,5 +17,5 @@ mod task;
 pub use cast::{Cast, Columns};
 pub use figures::{Counts, Quantiles, Window};
 pub use fold::Fold;
-pub use session::{AgentFigures, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals};
-pub use task::{Call, Choice, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport};
+pub use session::{AgentFigures, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals, Verdicts};
+pub use task::{Call, Choice, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport, Verdict};

@@ -38,6 +38,8 @@ pub struct SessionReport {
     /// Return of the tasks that have ended.
     #[serde(rename = "return")]
     pub task_return: Option<Estimate>,
+    /// What judges on record said, and what that took.
+    pub judged: Verdicts,
     /// Why tasks stopped.
     pub stops: Counts,
     /// Choices kept from decisions, by guard.
@@ -80,6 +82,21 @@ pub struct Totals {
     /// Money charged.
     pub money: f64,
     /// Milliseconds in calls that left the process.
+    pub ms: u64,
+}
+
+/// What judges said of tasks. What that took is in no other figure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Verdicts {
+    /// Quality of what came out.
+    pub quality: Option<Estimate>,
+    /// Tasks that could not be judged.
+    pub unjudged: u64,
+    /// Tokens used.
+    pub tokens: u64,
+    /// Money charged.
+    pub money: f64,
+    /// Milliseconds.
     pub ms: u64,
 }
 

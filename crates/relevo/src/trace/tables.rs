@@ -1,8 +1,8 @@
 //! Sessions and tasks as tables, which the terminal and the page of HTML show alike.
 
 use super::{
-    session::{AgentFigures, SessionReport, Situation},
-    task::{Call, Choice, Decision, Event, Task, TaskReport},
+    session::{AgentFigures, SessionReport, Situation, Verdicts},
+    task::{Call, Choice, Decision, Event, Task, TaskReport, Verdict},
 };
 use crate::report::table;
 
@@ -127,8 +127,16 @@ impl SessionReport {
             "explored",
         ];
         let tasks = Section::new("Tasks", head, self.tasks.iter().map(task_row));
+        let verdicts = (self.judged != Verdicts::default()).then(|| {
+            let Verdicts { quality, unjudged, tokens, money, ms } = self.judged;
+            let quality = quality.map_or(String::new(), |quality| quality.to_string());
+            [quality, unjudged.to_string(), tokens.to_string(), amount(money), ms.to_string()]
+        });
+        let head = ["quality", "could not be judged", "tokens", "money", "ms"];
+        let judged = Section::new("What judges said, and what that took", head, verdicts.into_iter());
         let sections = [
             agents,
+            judged,
             Section::new("Why tasks stopped", ["reason", "tasks", "share"], stops),
             Section::new("Choices kept from decisions", ["guard", "choices"], self.masked.iter().map(count)),
             Section::new("Questions to people", ["about", "asked"], self.questions.iter().map(count)),
@@ -171,7 +179,8 @@ impl TaskReport {
     /// The task in one sentence.
     pub(super) fn summary(&self) -> String {
         let Task { task, calls, failures, tokens, money, ms, handoffs, .. } = &self.task;
-        let returned = self.task.task_return.map_or(String::new(), |r| format!(", return {r:.4}"));
+        let judged = self.task.quality.map_or(String::new(), |quality| format!(", quality {quality:.3}"));
+        let returned = self.task.task_return.map_or(judged.clone(), |r| format!("{judged}, return {r:.4}"));
         format!(
             "{}, task {task}: {}{returned}; handoffs {handoffs}, calls {calls} ({failures} failed) of {ms} ms, tokens {tokens}, \
              money {}",
@@ -202,6 +211,11 @@ fn event_row(event: &Event) -> [String; 3] {
             let ms = ms.map_or(String::new(), |ms| format!(", {ms} ms"));
             let what = format!("{operation}{ended}, {tokens} tokens, {} of money{ms}", amount(*money));
             [format!("call {call}"), agent.clone(), what]
+        }
+        Event::Judged(Verdict { quality, confidence, tokens, money, ms }) => {
+            let quality = quality.map_or("no verdict".to_owned(), |quality| format!("quality {quality:.3}"));
+            let cost = format!("{tokens} tokens, {} of money, {ms} ms", amount(*money));
+            ["judged".to_owned(), String::new(), format!("{quality}, confidence {confidence:.2}; {cost}")]
         }
         Event::Asked { agent, why } => ["question".to_owned(), agent.clone(), why.clone()],
         Event::Answered { granted, by } => {

@@ -15,8 +15,8 @@ use relevo_core::{
 use super::{
     cast::{Cast, Meaning},
     figures::{Counts, Latencies, Moments, Windows},
-    session::{AgentFigures, SCHEMA, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals},
-    task::{Call, Task},
+    session::{AgentFigures, SCHEMA, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals, Verdicts},
+    task::{Call, Task, Verdict},
 };
 
 /// Situations counted apart; decisions in those met later are counted together.
@@ -38,6 +38,7 @@ pub(super) struct Tally {
     agents: BTreeMap<String, AgentSums>,
     situations: BTreeMap<Option<Place>, SituationSums>,
     returns: Moments,
+    qualities: Moments,
     windows: Windows,
     last: VecDeque<Task>,
     /// Priors, and what came of the choices in the situations that have some.
@@ -68,8 +69,8 @@ impl Tally {
     pub(super) fn new(team: &str) -> Self {
         let session = SessionReport { schema: SCHEMA, team: team.to_owned(), ..SessionReport::default() };
         let (agents, situations, last, primed) = Default::default();
-        let (returns, windows) = Default::default();
-        Tally { session, agents, situations, returns, windows, last, primed, priors: 0 }
+        let (returns, qualities, windows) = Default::default();
+        Tally { session, agents, situations, returns, windows, last, primed, qualities, priors: 0 }
     }
 
     /// An earlier policy gave a prior, or a choice was learned from.
@@ -152,6 +153,16 @@ impl Tally {
         of.tasks += u64::from(first);
     }
 
+    /// A task was judged.
+    pub(super) fn judged(&mut self, verdict: &Verdict) {
+        let Verdicts { unjudged, tokens, money, ms, .. } = &mut self.session.judged;
+        *unjudged += u64::from(verdict.quality.is_none());
+        *tokens += verdict.tokens;
+        *money += verdict.money;
+        *ms += verdict.ms;
+        verdict.quality.iter().for_each(|quality| self.qualities.add(*quality));
+    }
+
     /// A task has ended.
     pub(super) fn closed(&mut self, task: Task, task_return: f64) {
         self.session.ended += 1;
@@ -178,7 +189,7 @@ impl Tally {
         open: impl Iterator<Item = &'t Task>,
     ) -> SessionReport {
         let notices = self.notices(cast, &name);
-        let Tally { mut session, mut agents, situations, returns, windows, last, .. } = self;
+        let Tally { mut session, mut agents, situations, returns, qualities, windows, last, .. } = self;
         session.notices = notices;
         session.tasks = last.into();
         for task in open {
@@ -189,6 +200,7 @@ impl Tally {
             }
         }
         session.task_return = returns.estimate();
+        session.judged.quality = qualities.estimate();
         session.windows = windows.shown();
         // In the order of the team file, and then those that it does not name.
         let all = (session.ended + session.open).max(1) as f64;

@@ -34,6 +34,8 @@ pub struct Task {
     pub stop: Option<String>,
     /// The question that it waits with for a person.
     pub waits_for: Option<String>,
+    /// The quality of what came out, as a judge on record said; absent where none did.
+    pub quality: Option<f64>,
     /// Its whole return; absent while it is open.
     #[serde(rename = "return")]
     pub task_return: Option<f64>,
@@ -117,6 +119,8 @@ pub enum Event {
         /// Who said so.
         by: String,
     },
+    /// What came out was judged.
+    Judged(Verdict),
     /// A choice was learned from.
     Learned {
         /// Who learned.
@@ -130,6 +134,21 @@ pub enum Event {
         /// How far the estimate moved towards it, as a share of the way.
         step: f64,
     },
+}
+
+/// What a judge said of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// The quality of what came out, in [0, 1]; absent where it could not be judged.
+    pub quality: Option<f64>,
+    /// How far that may be trusted, in [0, 1].
+    pub confidence: f64,
+    /// Tokens used.
+    pub tokens: u64,
+    /// Money charged.
+    pub money: f64,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
 }
 
 /// One choice, and what it could have been.
