@@ -2,6 +2,7 @@
 //! only where a team asks for it.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, OpenOptions},
     io::Write,
     num::NonZeroUsize,
@@ -38,13 +39,14 @@ const COORDINATOR: AgentId = AgentId(0);
 
 /// A coordinator of two cells.
 fn cast() -> Cast {
-    let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
+    let texts = |all: &[&str]| -> Vec<String> { all.iter().map(|text| (*text).to_owned()).collect() };
     let columns = Columns {
         name: "coordinator".into(),
         successors: texts(&["finish"]),
         operations: texts(&["plan#1", "solve#2", "skip:plan#1", "skip:solve#2"]),
     };
-    Cast { team: "pair".into(), agents: texts(&["plan", "solve"]), participants: vec![columns] }
+    let (agents, programs, participants) = (texts(&["plan", "solve"]), BTreeSet::new(), vec![columns]);
+    Cast { team: "pair".into(), agents, programs, participants }
 }
 
 fn id(task: u64) -> HandoffId {
@@ -389,6 +391,23 @@ async fn a_run_told_from_its_ledger_is_the_run() {
     // A run that is being written ends within an entry.
     OpenOptions::new().append(true).open(&ledger).unwrap().write_all(&[0x82, 0x00]).unwrap();
     assert_eq!(told(cast, &ledger, None).0, session);
+}
+
+#[tokio::test]
+async fn a_task_that_ends_before_its_first_call_has_none() {
+    let shop = Shop::new();
+    shop.program("up", "exit 1");
+    let stage = shop.stage("[guards]\nbreaker = { failures = 2, cooldown = 100 }");
+    learn(&stage, shop.path(), 10, 1).await;
+    let ledger = shop.path().join(LEDGER_FILE);
+    let (session, _) = told(Cast::of(&stage).unwrap(), &ledger, None);
+    let (mut entries, mut called) = (Entries::open(&ledger).unwrap(), 0);
+    while let Some(entry) = entries.next_entry().unwrap() {
+        called += u64::from(matches!(entry.record, Record::Called { .. }));
+    }
+    let without = session.tasks.iter().filter(|task| task.calls == 0).count() as u64;
+    assert!(without >= 5 && session.stops.of("guarded-breaker") >= without, "{}", session.stops);
+    assert_eq!(session.totals.calls, called);
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Names for the numbers of a ledger.
 
+use std::collections::BTreeSet;
+
 use relevo_core::{
     ids::{ActionId, AgentId, OperationId},
     policy_file::{AgentPolicy, PolicyFile},
@@ -19,6 +21,8 @@ pub struct Cast {
     pub team: String,
     /// The agents, in the order of the team file.
     pub agents: Vec<String>,
+    /// Those of them whose calls leave the process, and are on record one by one.
+    pub programs: BTreeSet<String>,
     /// Those who decide: the agents, or the coordinator of them.
     pub participants: Vec<Columns>,
 }
@@ -55,8 +59,10 @@ impl Cast {
             Columns { name: name.to_owned(), successors, operations }
         };
         let agents = team.agents.iter().map(|agent| agent.name.clone()).collect();
+        let programs = team.agents.iter().zip((0..).map(AgentId)).filter(|(_, id)| stage.leaves_process(*id));
+        let programs = programs.map(|(agent, _)| agent.name.clone()).collect();
         let participants = stage.participants(1)?.into_iter().map(columns).collect();
-        Ok(Cast { team: team.name.clone(), agents, participants })
+        Ok(Cast { team: team.name.clone(), agents, programs, participants })
     }
 
     /// Those of a policy of agents that decide for themselves.
@@ -69,6 +75,7 @@ impl Cast {
         Cast {
             team: policy.source.team.clone(),
             agents: policy.agents.iter().map(|agent| agent.name.clone()).collect(),
+            programs: BTreeSet::new(),
             participants: policy.agents.iter().map(columns).collect(),
         }
     }

@@ -229,7 +229,9 @@ impl Fold {
         if let Next::Operate(seen) | Next::HandOver(seen) = next {
             open.legal.clone_from(&seen.legal);
         }
-        let Some((agent, operation)) = self.performer(agent, open.operation).filter(|_| !called) else {
+        let performer = self.performer(agent, open.operation).filter(|_| !called);
+        let Some((agent, operation)) = performer.filter(|(name, _)| !self.cast.programs.contains(name))
+        else {
             return;
         };
         let call = Call {
