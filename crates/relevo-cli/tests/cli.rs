@@ -1,17 +1,20 @@
 //! The command line as a person meets it: what each verb prints where, its exit codes, and that a run survives Ctrl-C
 //! and kill.
 
+mod place;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    ops::Deref,
+    path::Path,
+    process::Stdio,
     thread,
     time::Duration,
 };
 
+use place::{Place, Said, assert_holds, signal};
 use relevo_core::Rng;
-use tempfile::TempDir;
 
 const FILES: [&str; 9] = [
     "ledger.cbor",
@@ -25,61 +28,26 @@ const FILES: [&str; 9] = [
     "session.html",
 ];
 
-/// A folder with the team of `examples/maths`, measured on few tasks, and the command in it.
-struct Place(TempDir);
+/// The team of `examples/maths`, measured on few tasks.
+struct Maths(Place);
 
-impl Place {
+impl Deref for Maths {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
+}
+
+impl Maths {
     fn new() -> Self {
         let team = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/team.toml");
         let team = fs::read_to_string(team).unwrap();
         let small = team.replace("evaluation_tasks = 60_000", "evaluation_tasks = 60");
         assert_ne!(team, small, "the example is measured on another number of tasks");
-        let place = Place(tempfile::tempdir().unwrap());
+        let place = Place::new();
         place.write("team.toml", &small);
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    /// `relevo` with arguments that are divided by spaces.
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relevo"));
-        command.args(arguments.split_whitespace()).current_dir(self.0.path()).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn relevo(&self, arguments: &str) -> Said {
-        let output = self.command(arguments).output().unwrap();
-        Said::new(arguments, output)
-    }
-
-    /// What succeeds, printing only data.
-    fn data(&self, arguments: &str) -> String {
-        let said = self.relevo(arguments);
-        assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{arguments}: {}", said.stdout);
-        said.stdout
-    }
-
-    /// The message of what fails, printing no data.
-    fn error(&self, arguments: &str) -> String {
-        let said = self.relevo(arguments);
-        // `policy diff` says 1 where policies differ, so its trouble is 2.
-        let code = if arguments.starts_with("policy diff") { 2 } else { 1 };
-        assert_eq!((said.code, said.stdout.as_str()), (Some(code), ""), "{arguments}: {}", said.stderr);
-        let message = said.stderr.strip_prefix("error: ").unwrap_or_else(|| panic!("{}", said.stderr));
-        assert_eq!(message.lines().count(), 1, "{message}");
-        message.to_owned()
+        Maths(place)
     }
 
     fn learn(&self, arguments: &str) -> Said {
@@ -94,29 +62,6 @@ impl Place {
     }
 }
 
-/// What a command said.
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Said {
-    fn new(arguments: &str, output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let said =
-            Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
-        assert!(!said.stderr.contains("panicked"), "{arguments}: {}", said.stderr);
-        said
-    }
-}
-
-fn assert_holds(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "it does not say {part:?}: {text}");
-    }
-}
-
 fn same_run(a: &[Vec<u8>], b: &[Vec<u8>]) {
     for ((a, b), name) in a.iter().zip(b).zip(FILES) {
         assert!(a == b, "{name} differs: {} and {} bytes", a.len(), b.len());
@@ -127,7 +72,7 @@ fn same_run(a: &[Vec<u8>], b: &[Vec<u8>]) {
 
 #[test]
 fn learn_prints_the_comparison_and_leaves_its_files() {
-    let place = Place::new();
+    let place = Maths::new();
     let said = place.learn("--episodes 300");
     assert!(said.stdout.starts_with("\nValue (mean return ± 95% interval) on 60 tasks"), "{}", said.stdout);
     assert_holds(
@@ -159,7 +104,7 @@ fn learn_prints_the_comparison_and_leaves_its_files() {
 
 #[test]
 fn every_run_has_its_folder() {
-    let place = Place::new();
+    let place = Maths::new();
     let first = place.learn("--episodes 100");
     let second = place.learn("--episodes 100");
     assert_holds(&first.stderr, &["into runs/maths\n"]);
@@ -175,7 +120,7 @@ fn every_run_has_its_folder() {
     same_run(&before, &place.run("runs/maths"));
     let message = place.error("learn team.toml --resume --out nothing");
     assert_holds(&message, &["nothing", "no run to resume", "leave --resume out"]);
-    let other = Place::new();
+    let other = Maths::new();
     let message = other.error("learn team.toml --resume");
     assert_holds(&message, &["no run of \"maths\"", "leave --resume out"]);
     let message = place.error("learn team.toml --resume --out runs/maths --seed 2");
@@ -190,7 +135,7 @@ fn every_run_has_its_folder() {
 
 #[test]
 fn a_place_that_cannot_be_written_is_named() {
-    let place = Place::new();
+    let place = Maths::new();
     place.write("file", "");
     let message = place.error("learn team.toml --out file/run");
     assert_holds(&message, &["file/run", "cannot be made"]);
@@ -206,15 +151,9 @@ fn a_place_that_cannot_be_written_is_named() {
 /// Enough for a second or so.
 const LONG: &str = "--episodes 12000";
 
-fn signal(child: &Child, name: &str) {
-    // The shell's own; a program of this name may not be there.
-    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
-    assert!(sent.success());
-}
-
 #[test]
 fn ctrl_c_loses_nothing() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn(&format!("{LONG} --out whole"));
     let mut child = place.command(&format!("learn team.toml {LONG}")).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -244,7 +183,7 @@ fn ctrl_c_loses_nothing() {
 /// Killed again and again, a little after the ledger has reached a length; the moments are drawn by a seed.
 #[test]
 fn kill_loses_nothing() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn(&format!("{LONG} --out whole"));
     let whole = fs::metadata(place.path("whole/ledger.cbor")).unwrap().len();
     let ledger = place.path("killed/ledger.cbor");
@@ -269,7 +208,7 @@ fn kill_loses_nothing() {
         let _ = child.kill();
         child.wait().unwrap();
     }
-    let last = Said::new("the last one", learn(length() > 0).output().unwrap());
+    let last = Said::new(learn(length() > 0).output().unwrap());
     assert_eq!(last.code, Some(0), "{}", last.stderr);
     same_run(&place.run("whole"), &place.run("killed"));
 }
@@ -277,10 +216,10 @@ fn kill_loses_nothing() {
 /// `relevo learn ... | head -1`, and both streams gone.
 #[test]
 fn a_reader_that_goes_away_is_no_fault() {
-    let place = Place::new();
+    let place = Maths::new();
     let mut child = place.command("learn team.toml --episodes 100").spawn().unwrap();
     drop(child.stdout.take());
-    let said = Said::new("without stdout", child.wait_with_output().unwrap());
+    let said = Said::new(child.wait_with_output().unwrap());
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let mut child = place.command("learn team.toml --episodes 100 --out blind").spawn().unwrap();
     drop((child.stdout.take(), child.stderr.take()));
@@ -295,7 +234,7 @@ fn a_reader_that_goes_away_is_no_fault() {
 
 #[test]
 fn explain_says_what_is_done_and_why() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn("--episodes 400");
     let all = place.data("explain runs/maths");
     assert_eq!(all, place.data("explain runs/maths/policy.json"));
@@ -320,7 +259,7 @@ fn explain_says_what_is_done_and_why() {
 
 #[test]
 fn run_shows_every_handoff() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn("--episodes 3000");
     let mut solved = 0;
     for problem in 0..6 {
@@ -342,7 +281,7 @@ fn run_shows_every_handoff() {
 
 #[test]
 fn run_names_what_it_cannot_use() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn("--episodes 100");
     let run = "run team.toml --policy runs/maths --input item";
     assert_holds(&place.error(run), &["item", "cannot be read"]);
@@ -376,7 +315,7 @@ fn run_names_what_it_cannot_use() {
 
 #[test]
 fn policies_are_compared() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn("--episodes 60 --out a");
     place.learn("--episodes 60 --out b");
     place.learn("--episodes 60 --seed 2 --out c");
@@ -395,7 +334,7 @@ fn policies_are_compared() {
 
 #[test]
 fn policies_are_merged() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn("--episodes 60 --out a");
     place.learn("--episodes 40 --seed 2 --out b");
     let said = place.data("policy merge a b/policy.json --out both.json");
@@ -433,7 +372,7 @@ fn policies_are_merged() {
 
 #[test]
 fn a_policy_that_was_tampered_with_is_refused_with_the_place() {
-    let place = Place::new();
+    let place = Maths::new();
     place.learn("--episodes 100");
     place.write("item", "{\"dataset\": \"mathqa\", \"problem\": 1}");
     let good = place.read("runs/maths/policy.json");
@@ -479,7 +418,7 @@ fn a_policy_that_was_tampered_with_is_refused_with_the_place() {
 
 #[test]
 fn what_does_not_exist_is_answered_with_what_does() {
-    let place = Place::new();
+    let place = Maths::new();
     let wrong: [(&str, &[&str]); 9] = [
         ("", &["Usage: relevo", "learn", "explain"]),
         ("lern team.toml", &["lern", "learn"]),
@@ -511,7 +450,7 @@ fn what_does_not_exist_is_answered_with_what_does() {
 
 #[test]
 fn help_tells_what_there_is() {
-    let place = Place::new();
+    let place = Maths::new();
     let verbs: [(&str, &[&str]); 12] = [
         ("", &["learn", "run", "explain", "policy", "lab", "exactly one", "examples/maths/team.toml"]),
         ("learn", &["<TEAM>", "--episodes <N>", "--seed <S>", "--out <DIR>", "--resume", "default"]),

@@ -1,8 +1,10 @@
 //! `relevo replay agensflow` as a person meets it, on a small recording that the test makes itself.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+mod place;
 
-use tempfile::TempDir;
+use std::{collections::BTreeMap, fs, ops::Deref};
+
+use place::{Place, Said, assert_holds};
 
 /// States: nothing yet; planned; evidence found; drafted on it; drafted without.
 const A: &str = r#"["straightforward",false,false,false,false,false,false,false,0.1,0.9,0.5,0.1]"#;
@@ -75,11 +77,19 @@ fn graph(runs: &[(f64, &[Step])]) -> String {
 }
 
 /// A folder with a recording of six runs in two epochs, and one that ended in an error.
-struct Place(TempDir);
+struct Recording(Place);
 
-impl Place {
+impl Deref for Recording {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
+}
+
+impl Recording {
     fn new() -> Self {
-        let place = Place(tempfile::tempdir().unwrap());
+        let place = Place::new();
         let all: Vec<(f64, &[Step])> =
             (0..6).map(|i| (i as f64 / 4.0, if i < 5 { &FIRST[..] } else { &SIXTH })).collect();
         let epoch = |i| if i < 4 { 1 } else { 2 };
@@ -90,43 +100,21 @@ impl Place {
         place.write("runs.jsonl", &(lines.join("\n") + "\n"));
         place.write("epoch01.json", &graph(&all[..4]));
         place.write("epoch02.json", &graph(&all));
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap()
+        Recording(place)
     }
 
     /// Exit code, standard output and standard error of a replay.
     fn replay(&self, more: &str) -> (i32, String, String) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_relevo"));
-        command.args(["replay", "agensflow", "--runs", "runs.jsonl", "--snapshots", "."]);
+        let mut command = self.command("replay agensflow --runs runs.jsonl --snapshots .");
         command.args(["--plan", "planner,memory,solver,evaluator"]).args(more.split_whitespace());
-        let output = command.current_dir(self.0.path()).output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        let (stdout, stderr) = (text(output.stdout), text(output.stderr));
-        assert!(!stderr.contains("panicked"), "{stderr}");
-        (output.status.code().unwrap(), stdout, stderr)
-    }
-}
-
-fn assert_holds(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "it does not say {part:?}: {text}");
+        let Said { code, stdout, stderr } = Said::new(command.output().unwrap());
+        (code.unwrap(), stdout, stderr)
     }
 }
 
 #[test]
 fn a_recording_of_the_same_coordinator_is_equal() {
-    let place = Place::new();
+    let place = Recording::new();
     let (code, stdout, stderr) = place.replay("");
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
     let wanted = ["24 of 24 recorded decisions", "as recorded after each of 2 epochs", "16/16", "8/8"];
@@ -158,7 +146,7 @@ fn a_recording_of_the_same_coordinator_is_equal() {
 
 #[test]
 fn any_difference_is_told() {
-    let place = Place::new();
+    let place = Recording::new();
     let (code, stdout, _) = place.replay("--max-steps 3");
     assert_eq!(code, 1);
     let wanted =
@@ -189,7 +177,7 @@ fn any_difference_is_told() {
 
 #[test]
 fn what_cannot_be_read_is_refused_with_its_place() {
-    let place = Place::new();
+    let place = Recording::new();
     let files = ["runs.jsonl", "epoch01.json"];
     let whole = files.map(|name| place.read(name));
     let planner = "[1, 0, 10, 0.5]";
