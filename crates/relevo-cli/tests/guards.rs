@@ -2,8 +2,6 @@
 
 mod place;
 
-use std::fs;
-
 use place::{Place, Said};
 use relevo::{
     approval::{Approvals, Asked, Standing},

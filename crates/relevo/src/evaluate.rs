@@ -1,5 +1,5 @@
 //! Measuring: learned policies and fixed workflows on the same tasks, without learning. Reported by
-//! [`crate::report`].
+//! [`crate::report`]. Guards hold here too, but nobody is asked: what a person would have to say yes to is denied.
 
 use relevo_core::{
     ids::{ActionId, AgentId, EpisodeId, HandoffId, OperationId},
@@ -11,7 +11,7 @@ use relevo_core::{
 
 use crate::{
     artifact::Artifact,
-    guard::StopReason,
+    guard::{Cost, StopReason, TaskGuard, TeamGuard, Verdict},
     stage::{After, Scene, Sight, Stage, Totals},
     tasks::{Task, TaskError},
     team::{FINISH, WorkflowSpec},
@@ -184,17 +184,21 @@ impl Chooser for InOrder {
     }
 }
 
-/// Take a task through the team.
+/// Take a task through the team, as far as guards let it.
 pub async fn walk(
     stage: &Stage,
+    team: &mut TeamGuard,
     task: Task,
     number: u64,
     chooser: &mut dyn Chooser,
 ) -> Result<Walk, TaskError> {
     // A simulated walk never waits for anything; let others (Ctrl-C) have their turn.
     tokio::task::yield_now().await;
+    let guard = TaskGuard::new(team, stage.clock()());
     let mut way = Way {
         stage,
+        team,
+        guard,
         scene: stage.open(task)?,
         handoff: HandoffId::opening(EpisodeId(u128::from(number))),
         start: String::new(),
@@ -228,8 +232,10 @@ pub async fn walk(
 }
 
 /// A walk under way.
-struct Way<'s> {
+struct Way<'s, 'g> {
     stage: &'s Stage,
+    team: &'g mut TeamGuard,
+    guard: TaskGuard,
     scene: Scene<'s>,
     handoff: HandoffId,
     start: String,
@@ -240,23 +246,87 @@ struct Way<'s> {
     discount: f64,
 }
 
-impl Way<'_> {
+impl Way<'_, '_> {
     fn earn(&mut self, reward: f64) {
         self.earned += self.discount * reward;
     }
 
-    /// Let a participant do its work; what went wrong, if anything did.
-    async fn perform(&mut self, participant: AgentId, operation: OperationId) -> Option<String> {
-        let performance = match self.scene.call(participant, operation, self.handoff) {
-            Some((agent, call)) => {
-                self.acted.push(agent);
-                let outcome = call.await;
-                self.scene.take(participant, operation, Some(outcome))
-            }
-            None => self.scene.take(participant, operation, None),
+    /// A guard ends the task. What a coordinator has come to is judged all the same.
+    fn stop(&mut self, reason: StopReason) -> StopReason {
+        self.scene.halt(reason);
+        if self.stage.coordination().is_some() {
+            self.earn(self.scene.conclude());
+        }
+        reason
+    }
+
+    /// What a participant may choose from; or why the task ends, if there is nothing.
+    fn look(&self, participant: AgentId, mut sight: Sight) -> Result<Sight, (Sight, StopReason)> {
+        let mut reason = StopReason::NoSuccessor;
+        if self.team.spec().masks() {
+            let candidates = self.stage.callees(participant, &sight.observation.legal);
+            let (giver, now) = (self.stage.giver(participant), self.stage.clock()());
+            let masks = self.guard.before_decision(self.team, giver, &candidates, now);
+            reason = masks.stop_reason().unwrap_or(reason);
+            self.stage.mask(participant, &masks, &mut sight);
+        }
+        if sight.observation.legal.is_empty() { Err((sight, reason)) } else { Ok(sight) }
+    }
+
+    /// Let a participant do its work: what went wrong in it, if anything did, or why the task ends.
+    async fn perform(
+        &mut self,
+        participant: AgentId,
+        operation: OperationId,
+    ) -> Result<Option<String>, StopReason> {
+        let Some((mut agent, mut call)) = self.scene.call(participant, operation, self.handoff) else {
+            let performance = self.scene.take(participant, operation, None);
+            self.earn(performance.reward);
+            return Ok(performance.failure);
         };
+        let clock = self.stage.clock();
+        let mut takes_over = false;
+        let permit = loop {
+            let digest = self.scene.digest(self.team);
+            if self.stage.coordination().is_some()
+                && let Some(reason) = self.guard.on_handoff(self.team, AgentId::ORIGIN, agent, digest)
+            {
+                return Err(self.stop(reason));
+            }
+            let needs_approval = self.scene.needs_approval(agent, self.handoff.from);
+            match self.guard.before_call(self.team, agent, needs_approval, clock()) {
+                Verdict::Go(permit) => break permit,
+                Verdict::Stop(reason) => return Err(self.stop(reason)),
+                Verdict::HandOff(to) => {
+                    (agent, call) = (to, self.scene.call_agent(to, self.handoff));
+                    takes_over = true;
+                }
+                Verdict::Ask(_) => {
+                    let reason = self.guard.deny();
+                    return Err(self.stop(reason));
+                }
+            }
+        };
+        self.acted.push(agent);
+        let began = clock();
+        let outcome = call.await;
+        // What is simulated takes no time.
+        let ms = if self.stage.leaves_process(agent) { clock().saturating_sub(began) } else { 0 };
+        let performance = match takes_over {
+            true => self.scene.take_over(outcome),
+            false => self.scene.take(participant, operation, Some(outcome)),
+        };
+        let cost = Cost { tokens: performance.usage.tokens, money: performance.money, ms };
+        self.guard.after_call(self.team, permit, cost, performance.ended);
         self.earn(performance.reward);
-        performance.failure
+        if let Some(reason) = self.guard.stopped() {
+            return Err(self.stop(reason));
+        }
+        if takes_over {
+            self.earn(self.scene.conclude());
+            return Err(StopReason::HandedOff);
+        }
+        Ok(performance.failure)
     }
 
     /// A coordinator invokes and skips until the task stops; returns why it did.
@@ -265,15 +335,21 @@ impl Way<'_> {
         let mut sight = self.scene.arrive(coordinator, AgentId::ORIGIN);
         self.start = self.scene.kind();
         loop {
-            let Sight { name: situation, observation, .. } = sight;
+            let Sight { name: situation, observation, .. } = match self.look(coordinator, sight) {
+                Ok(sight) => sight,
+                Err((_, reason)) => return self.stop(reason),
+            };
             let Some(operation) = chooser.operation(coordinator, &observation) else {
                 self.earn(self.scene.conclude());
                 return StopReason::Finished;
             };
-            let failure = self.perform(coordinator, operation).await;
+            let performed = self.perform(coordinator, operation).await;
             let choice = self.stage.operation_name(coordinator, operation);
-            let agent = coordinator;
+            let (agent, failure) = (coordinator, performed.clone().ok().flatten());
             self.turns.push(Turn { agent, situation, observation, action: None, operation, choice, failure });
+            if let Err(reason) = performed {
+                return reason;
+            }
             match self.scene.after(coordinator, AgentId::ORIGIN) {
                 After::Concluded(stop) => {
                     self.earn(self.scene.conclude());
@@ -285,14 +361,35 @@ impl Way<'_> {
         }
     }
 
+    /// The choice of a successor; and why the task ends, if there is none.
+    fn decide(
+        &self,
+        chooser: &mut dyn Chooser,
+        (agent, sender): (AgentId, AgentId),
+        operation: OperationId,
+        sight: Sight,
+    ) -> (Turn, StopReason) {
+        let mut reason = StopReason::NoSuccessor;
+        let (action, Sight { name: situation, observation, .. }) = match self.look(agent, sight) {
+            Ok(sight) => (chooser.successor(&self.scene, agent, sender, &sight.observation), sight),
+            Err((sight, why)) => {
+                reason = why;
+                (None, sight)
+            }
+        };
+        let name = |a| self.stage.team().choice_name(agent, a).to_owned();
+        let choice = action.map_or(String::new(), name);
+        (Turn { agent, situation, observation, action, operation, choice, failure: None }, reason)
+    }
+
     /// Agents hand on until one of them finishes; returns why the task stopped.
     async fn handed_on(&mut self, chooser: &mut dyn Chooser) -> StopReason {
         let (stage, team) = (self.stage, self.stage.team());
         let gamma = team.learner.discount;
-        let (mut agent, mut sender, mut handoffs) = (stage.start(), AgentId::ORIGIN, 0);
+        let (mut agent, mut sender) = (stage.start(), AgentId::ORIGIN);
         loop {
             let sight = self.scene.arrive(agent, sender);
-            if handoffs == 0 {
+            if sender == AgentId::ORIGIN {
                 self.start.clone_from(&sight.name);
             }
             let regime = stage.regime(agent);
@@ -300,35 +397,32 @@ impl Way<'_> {
                 Regime::Adaptable { .. } => chooser.operation(agent, &sight.observation),
                 Regime::PreConfigured(_) => None,
             };
-            let operation = operation.unwrap_or(OperationId(0));
-            let mut decide = |scene: &Scene<'_>, sight: Sight| {
-                let Sight { name: situation, observation, .. } = sight;
-                let action = match observation.legal.is_empty() {
-                    true => None,
-                    false => chooser.successor(scene, agent, sender, &observation),
-                };
-                let choice = action.map_or(String::new(), |a| team.choice_name(agent, a).to_owned());
-                Turn { agent, situation, observation, action, operation, choice, failure: None }
-            };
+            let (operation, who) = (operation.unwrap_or(OperationId(0)), (agent, sender));
             let decides_before = regime == Regime::PreConfigured(DecisionPoint::Before);
-            let before = decides_before.then(|| decide(&self.scene, sight));
-            if before.as_ref().is_some_and(|turn| turn.action.is_none()) {
-                self.turns.extend(before);
-                return StopReason::NoSuccessor;
+            let before = decides_before.then(|| self.decide(chooser, who, operation, sight));
+            if let Some((turn @ Turn { action: None, .. }, reason)) = before {
+                self.turns.push(turn);
+                return reason;
             }
-            let failure = self.perform(agent, operation).await;
-            let mut turn = match (before, self.scene.after(agent, sender)) {
-                (Some(turn), _) => turn,
+            let failure = match self.perform(agent, operation).await {
+                Ok(failure) => failure,
+                Err(reason) => {
+                    self.turns.extend(before.map(|(turn, _)| turn));
+                    return reason;
+                }
+            };
+            let (mut turn, reason) = match (before, self.scene.after(agent, sender)) {
+                (Some(before), _) => before,
                 (None, After::HandOver(sight) | After::Operate(sight)) => {
                     self.discount *= gamma;
-                    decide(&self.scene, sight)
+                    self.decide(chooser, who, operation, sight)
                 }
                 (None, After::Concluded(stop)) => return stop,
             };
             turn.failure = failure;
             let action = turn.action;
             self.turns.push(turn);
-            let Some(action) = action else { return StopReason::NoSuccessor };
+            let Some(action) = action else { return reason };
             let to = team.choice_name(agent, action);
             if to == FINISH {
                 self.earn(self.scene.conclude());
@@ -336,12 +430,13 @@ impl Way<'_> {
             }
             self.earn(team.reward.handoff);
             self.discount *= gamma;
-            if handoffs == team.run.max_handoffs {
-                return StopReason::MaxHandoffs;
+            let to = team.agent_id(to).expect("names were checked");
+            let digest = self.scene.digest(self.team);
+            if let Some(reason) = self.guard.on_handoff(self.team, agent, to, digest) {
+                return reason;
             }
-            handoffs += 1;
             self.handoff = self.handoff.next(agent).expect("handoffs are limited");
-            (sender, agent) = (agent, team.agent_id(to).expect("names were checked"));
+            (sender, agent) = (agent, to);
         }
     }
 }
@@ -368,10 +463,11 @@ pub enum ArmKind {
     Single,
 }
 
-/// Run the learned policy, every declared workflow and every single agent over the evaluation tasks, the same for
+/// Under the guard of a run, run the learned policy, every declared workflow and every single agent over the evaluation tasks, the same for
 /// all. Of the single agents the one with the best mean return is kept: best in hindsight, which favours it.
 pub async fn evaluate(
     stage: &Stage,
+    guard: &mut TeamGuard,
     learners: Vec<&Learner>,
     mut watch: impl FnMut(&str),
 ) -> Result<Vec<Arm>, TaskError> {
@@ -386,14 +482,14 @@ pub async fn evaluate(
     let mut greedy = Greedy { learners };
     let mut walks = vec![];
     for (number, task) in tasks.iter().enumerate() {
-        walks.push(walk(stage, task.clone(), number as u64, &mut greedy).await?);
+        walks.push(walk(stage, guard, task.clone(), number as u64, &mut greedy).await?);
         watch("learned");
     }
     arms.push(Arm { name: "learned".into(), kind: ArmKind::Learned, walks });
     if stage.coordination().is_some() {
         let mut walks = vec![];
         for (number, task) in tasks.iter().enumerate() {
-            walks.push(walk(stage, task.clone(), number as u64, &mut InOrder).await?);
+            walks.push(walk(stage, guard, task.clone(), number as u64, &mut InOrder).await?);
             watch("in order");
         }
         arms.push(Arm { name: "in order".into(), kind: ArmKind::Fixed, walks });
@@ -412,7 +508,9 @@ pub async fn evaluate(
     for (workflow, kind) in declared.chain(single.map(|workflow| (workflow, ArmKind::Single))) {
         let mut walks = vec![];
         for (number, task) in tasks.iter().enumerate() {
-            walks.push(walk(stage, task.clone(), number as u64, &mut Fixed::new(stage, &workflow)).await?);
+            walks.push(
+                walk(stage, guard, task.clone(), number as u64, &mut Fixed::new(stage, &workflow)).await?,
+            );
             watch(&workflow.name);
             // A single agent that the start cannot reach, or that cannot conclude, is no candidate.
             let none = |w: &Walk| !w.concluded || w.acted.is_empty();

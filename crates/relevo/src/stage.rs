@@ -32,7 +32,7 @@ use crate::{
         progress::{Progress, Reply},
         stand::{Decision, Stand},
     },
-    guard::{StopReason, TeamGuard},
+    guard::{Masks, StopReason, TeamGuard},
     interface::{Situation, View},
     judge::{Candidate, Judge},
     redact::Redactor,
@@ -252,6 +252,29 @@ impl Stage {
         }
     }
 
+    /// The agents that choices are about.
+    pub fn callees(&self, participant: AgentId, choices: &ActionSet) -> Vec<AgentId> {
+        choices.iter().filter_map(|action| self.callee(participant, action)).collect()
+    }
+
+    /// Take from what a participant sees the choices that guards keep from it.
+    pub fn mask(&self, participant: AgentId, masks: &Masks, sight: &mut Sight) {
+        let guard_of = |a: ActionId| Some((a, masks.of(self.callee(participant, a)?)?.word()));
+        let legal = &mut sight.observation.legal;
+        sight.masked.extend(legal.iter().filter_map(guard_of));
+        *legal = legal.iter().filter(|a| guard_of(*a).is_none()).collect();
+    }
+
+    /// Who hands to those that a participant chooses, as far as guards mind: a coordinator is no agent.
+    pub fn giver(&self, participant: AgentId) -> AgentId {
+        if self.coordination().is_some() { AgentId::ORIGIN } else { participant }
+    }
+
+    /// The guard of a run that begins now.
+    pub fn guard(&self) -> TeamGuard {
+        TeamGuard::new(self.team.guards(), (self.clock)())
+    }
+
     /// The name of an operation of a participant.
     pub fn operation_name(&self, participant: AgentId, operation: OperationId) -> String {
         match &self.deciders {
@@ -408,6 +431,17 @@ impl<'s> Scene<'s> {
             sender: self.stage.participant_name(sender),
             ended: self.last.ended,
             operation: &self.last.operation,
+        }
+    }
+
+    /// What a person is told of the situation of `agent`: what it sees. A cell sees all facts.
+    pub fn described(&self, agent: AgentId, sender: AgentId) -> String {
+        match &self.progress {
+            None => self.situation(agent, sender).name(&self.artifact),
+            Some(_) => {
+                let facts = self.artifact.facts.iter().map(|(name, value)| format!("{name}={value}"));
+                facts.collect::<Vec<_>>().join(" ")
+            }
         }
     }
 

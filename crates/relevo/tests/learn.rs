@@ -247,7 +247,7 @@ async fn greedy_walks(stage: &Stage, participants: &[Participant]) -> Vec<Walk> 
     for kind in 0..2 {
         let task = stage.tasks().evaluation(kind).unwrap().unwrap();
         let mut greedy = Greedy { learners: learners.clone() };
-        walks.push(walk(stage, task, kind, &mut greedy).await.unwrap());
+        walks.push(walk(stage, &mut stage.guard(), task, kind, &mut greedy).await.unwrap());
     }
     walks
 }
@@ -846,7 +846,7 @@ async fn programs_that_fail_are_learned_around() {
     let left = finish(&mut session, out.path()).await;
     let task = stage.tasks().evaluation(0).unwrap().unwrap();
     let learners = session.participants().iter().map(|p| p.learner()).collect();
-    let walk = walk(&stage, task, 0, &mut Greedy { learners }).await.unwrap();
+    let walk = walk(&stage, &mut stage.guard(), task, 0, &mut Greedy { learners }).await.unwrap();
     let path: Vec<&str> = walk.turns.iter().map(|t| stage.team().agent_name(t.agent)).collect();
     assert_eq!((path, walk.quality), (vec!["pass", "upper"], Some(1.0)));
     assert_eq!((&walk.artifact.payload[..], walk.calls, walk.failures), (&b"THREE\n"[..], 2, 0));
@@ -919,7 +919,7 @@ async fn an_end_is_judged_by_its_checksum() {
     finish(&mut session, out.path()).await;
     let task = stage.tasks().evaluation(0).unwrap().unwrap();
     let learners = session.participants().iter().map(|p| p.learner()).collect();
-    let walk = walk(&stage, task.clone(), 0, &mut Greedy { learners }).await.unwrap();
+    let walk = walk(&stage, &mut stage.guard(), task.clone(), 0, &mut Greedy { learners }).await.unwrap();
     assert_eq!((&walk.artifact.payload[..], walk.quality), (&b"ONE\n"[..], Some(1.0)));
     assert_eq!(stage.tasks().quality(&task, &task.artifact), Some(0.0));
     // A file of one's own has no known result.

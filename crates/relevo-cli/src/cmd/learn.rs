@@ -11,19 +11,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{
-    approval::{Approvals, Listed, Standing},
+    approval::{self, Approvals, Listed, Standing},
     evaluate::evaluate,
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
     picture,
     report::{self, Report},
     stage::Stage,
-    stop::StopOrder,
+    stop::{self, StopOrder},
     team::TeamSpec,
 };
 use relevo_core::{
@@ -33,7 +33,7 @@ use relevo_core::{
 };
 
 use super::{
-    Fault, print,
+    Fault, plain, print,
     report::{SESSION_FILE, write_session},
 };
 use crate::{
@@ -111,17 +111,31 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     say!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());
 
     let stop = Arc::new(AtomicBool::new(false));
-    runtime.spawn(interrupt(stop.clone()));
+    let called_off = runtime.spawn(interrupt(stop.clone()));
     let mut session = session.heed(stop.clone());
     let mut live = Live::new(stage.team(), episodes, done_before);
     let started = Instant::now();
     let asked = runtime.spawn(tell_of_questions(out.clone()));
-    let flow = runtime.block_on(session.run(|end| {
+    let run = session.run(|end| {
         live.episode(end);
         ControlFlow::Continue(())
-    }))?;
+    });
+    // A run that is dropped ends the programs that it has called.
+    let flow = runtime.block_on(async {
+        tokio::select! {
+            flow = run => Some(flow),
+            _ = called_off => None,
+        }
+    });
     asked.abort();
     live.finish();
+    let (team, run) = (arguments.team.display(), out.display());
+    let again = format!("Go on with:\n  relevo learn {team} --resume --out {run}");
+    let Some(flow) = flow else {
+        say!("stopped at once; calls under way were called off, and will be made again. {again}");
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let flow = flow?;
     if session.content_dropped() > 0 {
         let dropped = session.content_dropped();
         say!(
@@ -131,13 +145,10 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let policy = session.policy();
     write_file(&out.join(POLICY_FILE), policy.to_text())?;
     if flow.is_break() {
-        let (done, team, run) = (session.episodes_done(), arguments.team.display(), out.display());
-        let again = format!("Go on with:\n  relevo learn {team} --resume --out {run}");
+        let done = session.episodes_done();
         let code = match session.broken_off() {
-            Some(BrokenOff::Ordered(StopOrder { by, reason, .. })) => {
-                say!(
-                    "stopped by {by} after {done} of {episodes} episodes: {reason}. Lift that with:\n  relevo stop {run} --lift\n{again}"
-                );
+            Some(BrokenOff::Ordered(order)) => {
+                say_ordered(order, &format!("after {done} of {episodes} episodes"), &out, &again);
                 STOPPED
             }
             Some(BrokenOff::Guarded(reason)) => {
@@ -148,8 +159,11 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
                 STOPPED
             }
             Some(BrokenOff::Asked) | None => {
+                if session.waiting() > 0 {
+                    say_waiting(session.waiting(), &out);
+                }
                 say!("stopped after {done} of {episodes} episodes; nothing learned is lost. {again}");
-                130
+                INTERRUPTED
             }
         };
         return Ok(ExitCode::from(code));
@@ -157,8 +171,12 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let learning = started.elapsed();
     tell_of_drift(&stage, &session);
     if report(&runtime, &stage, &session, &out, &stop)?.is_break() {
+        if let Some(order) = stop::standing(&out) {
+            say_ordered(&order, "while measuring", &out, &again);
+            return Ok(ExitCode::from(STOPPED));
+        }
         say!("interrupted while measuring; the learned policy is written. Measure again with --resume");
-        return Ok(ExitCode::from(130));
+        return Ok(ExitCode::from(INTERRUPTED));
     }
     say!(
         "learned in {:.1} s; ledger {:.1} MB. Ask why: relevo explain {}",
@@ -179,14 +197,15 @@ fn report(
     let bar = ProgressBar::new_spinner();
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let learners = session.participants().iter().map(|p| p.learner()).collect();
-    let evaluation = evaluate(stage, learners, |arm| {
+    let mut guard = session.guard().clone();
+    let evaluation = evaluate(stage, &mut guard, learners, |arm| {
         bar.tick();
         bar.set_message(format!("measuring {arm}"));
     });
     let arms = runtime.block_on(async {
         tokio::select! {
             arms = evaluation => arms.map(Some),
-            () = until(stop) => Ok(None),
+            () = until(stop, out) => Ok(None),
         }
     })?;
     bar.finish_and_clear();
@@ -231,35 +250,57 @@ fn tell_of_drift(stage: &Stage, session: &Session<'_>) {
 /// The exit code of a run that a guard or an order has stopped.
 const STOPPED: u8 = 3;
 
+/// The exit code of a run that Ctrl-C has ended.
+const INTERRUPTED: u8 = 130;
+
+fn say_ordered(order: &StopOrder, when: &str, out: &Path, again: &str) {
+    let [by, reason] = [&order.by, &order.reason].map(|text| plain(text));
+    let run = out.display();
+    say!("stopped by {by} {when}: {reason}. Lift that with:\n  relevo stop {run} --lift\n{again}");
+}
+
+fn say_waiting(calls: usize, out: &Path) {
+    let calls = if calls == 1 { "1 call waits".to_owned() } else { format!("{calls} calls wait") };
+    say!("{calls} for approval: relevo approvals list {}", out.display());
+}
+
 /// Say that people are asked, whenever there are more questions than before.
 async fn tell_of_questions(out: PathBuf) {
-    let (approvals, mut before) = (Approvals::of(&out), 0);
+    let (approvals, folder) = (Approvals::of(&out), out.join(approval::FOLDER));
+    let (mut before, mut seen) = (0, None);
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+        // Every question and every answer changes the folder.
+        let changed = std::fs::metadata(&folder).and_then(|data| data.modified()).ok();
+        if changed == seen {
+            continue;
+        }
+        seen = changed;
         let is_pending = |l: &&Listed| l.standing == Standing::Pending;
-        let pending = approvals.list(now).map_or(0, |all| all.iter().filter(is_pending).count());
+        let pending = approvals.list(world::now()).map_or(0, |all| all.iter().filter(is_pending).count());
         if pending > before {
-            say!("{pending} calls wait for approval: relevo approvals list {}", out.display());
+            say_waiting(pending, &out);
         }
         before = pending;
     }
 }
 
-async fn until(stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
+/// Until the run is to stop, by this process or by another one.
+async fn until(stop: &AtomicBool, out: &Path) {
+    while !stop.load(Ordering::Relaxed) && !stop::is_ordered(out) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// The first Ctrl-C ends after the running episode, the second at once.
+/// The first Ctrl-C ends the run once the calls under way have come back, the second at once.
 async fn interrupt(stop: Arc<AtomicBool>) {
     if tokio::signal::ctrl_c().await.is_ok() {
         stop.store(true, Ordering::Relaxed);
         if tokio::signal::ctrl_c().await.is_ok() {
-            std::process::exit(130);
+            return;
         }
     }
+    std::future::pending().await
 }
 
 /// The folder of the run: given, or under `runs/`.

@@ -40,13 +40,13 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     let learners: Vec<&Learner> = participants.iter().map(|p| p.learner()).collect();
     let task = stage.tasks().open(&arguments.input)?;
     let mut greedy = Greedy { learners: learners.clone() };
-    let runtime = world::runtime()?;
+    let (runtime, mut guard) = (world::runtime()?, stage.guard());
     let interrupted = async {
         tokio::signal::ctrl_c().await.ok();
     };
     let walk = runtime.block_on(async {
         tokio::select! {
-            walk = walk(&stage, task, 0, &mut greedy) => walk.map_err(Fault::from),
+            walk = walk(&stage, &mut guard, task, 0, &mut greedy) => walk.map_err(Fault::from),
             () = interrupted => Err("interrupted; the running program was ended".into()),
         }
     })?;

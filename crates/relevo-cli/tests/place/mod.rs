@@ -2,12 +2,14 @@
 #![allow(dead_code)] // no test needs all of it
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
 
+use relevo_core::record::{Reader, Record};
 use tempfile::TempDir;
 
 /// The folder, removed at the end.
@@ -43,6 +45,24 @@ impl Place {
             fs::read_dir(self.path(folder)).unwrap().map(|e| name(e.unwrap())).collect();
         names.sort();
         names
+    }
+
+    /// All whole records of a run.
+    pub(crate) fn ledger(&self, run: &str) -> Vec<Record> {
+        let bytes = fs::read(self.path(run).join("ledger.cbor")).unwrap_or_default();
+        let mut reader = Reader::new(&bytes);
+        std::iter::from_fn(|| reader.next_entry().ok().flatten()).map(|entry| entry.record).collect()
+    }
+
+    /// How many tasks of a run ended for which reason.
+    pub(crate) fn stops(&self, run: &str) -> BTreeMap<String, usize> {
+        let mut stops = BTreeMap::new();
+        for record in self.ledger(run) {
+            if let Record::Closed { stop, .. } = record {
+                *stops.entry(stop).or_insert(0) += 1;
+            }
+        }
+        stops
     }
 
     /// `relevo` with arguments that are divided by spaces.

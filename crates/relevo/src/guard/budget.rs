@@ -16,7 +16,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    const ALL: [Resource; 3] = [Resource::Tokens, Resource::Money, Resource::Time];
+    pub(super) const ALL: [Resource; 3] = [Resource::Tokens, Resource::Money, Resource::Time];
 }
 
 /// What a call costs.

@@ -140,6 +140,17 @@ pub struct Question {
     pub why: Why,
 }
 
+/// What the guards of an earlier process said before a call, as its ledger shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The call was made.
+    Go,
+    /// This agent was called instead.
+    HandOff(AgentId),
+    /// A person was asked.
+    Ask(Why),
+}
+
 /// Why a person is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -150,6 +161,14 @@ pub enum Why {
 }
 
 impl Why {
+    /// Why, by its word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        let budgets = [Scope::Task, Scope::Session]
+            .into_iter()
+            .flat_map(|scope| Resource::ALL.map(|resource| Why::Budget(scope, resource)));
+        [Why::Approval].into_iter().chain(budgets).find(|why| why.word() == word)
+    }
+
     /// It as a word: with the handoff, it names a question.
     pub fn word(self) -> &'static str {
         match self {
@@ -178,6 +197,11 @@ pub enum Scope {
 pub struct Masks(Vec<(AgentId, Guard)>);
 
 impl Masks {
+    /// Those of an earlier decision.
+    pub fn recall(masked: impl IntoIterator<Item = (AgentId, Guard)>) -> Self {
+        Masks(masked.into_iter().collect())
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (AgentId, Guard)> {
         self.0.iter().copied()

@@ -51,6 +51,11 @@ pub enum Guard {
 }
 
 impl Guard {
+    /// The guard that a word stands for.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Guard::Allow, Guard::Breaker, Guard::Budget].into_iter().find(|guard| guard.word() == word)
+    }
+
     /// The word for it.
     pub const fn word(self) -> &'static str {
         match self {

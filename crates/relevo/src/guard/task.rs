@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use relevo_core::ids::AgentId;
 
 use super::{
-    Cost, Guard, Masks, OnExceed, Permit, Question, Resource, Scope, StopReason, TeamGuard, Verdict, Why,
-    budget::Meter,
+    Cost, Guard, Masks, OnExceed, Permit, Question, Resource, Said, Scope, StopReason, TeamGuard, Verdict,
+    Why, budget::Meter,
 };
 use crate::agent::FailureKind;
 
@@ -158,6 +158,24 @@ impl TaskGuard {
         if needs_approval && self.approved != Some(agent) {
             return Verdict::Ask(Question { agent, estimate, why: Why::Approval });
         }
+        Verdict::Go(self.let_through(team, agent, estimate))
+    }
+
+    /// The same, when the answer is known from an earlier process. It may have rested on the time and on what other tasks
+    /// had spent, which is not the same now.
+    pub fn recall(&mut self, team: &mut TeamGuard, agent: AgentId, said: Said) -> Verdict {
+        let estimate = team.estimate(agent);
+        match said {
+            Said::Go => Verdict::Go(self.let_through(team, agent, estimate)),
+            Said::Ask(why) => Verdict::Ask(Question { agent, estimate, why }),
+            Said::HandOff(to) => {
+                self.takeover = Takeover::By(to);
+                Verdict::HandOff(to)
+            }
+        }
+    }
+
+    fn let_through(&mut self, team: &mut TeamGuard, agent: AgentId, estimate: Cost) -> Permit {
         self.approved = None;
         if self.takeover == Takeover::By(agent) {
             self.takeover = Takeover::Over;
@@ -166,7 +184,7 @@ impl TaskGuard {
         if let Some(meter) = &mut self.meter {
             meter.hold_back(estimate);
         }
-        Verdict::Go(team.permit(agent, estimate))
+        team.permit(agent, estimate)
     }
 
     /// The call that was permitted has ended and has cost `cost`. [`TaskGuard::stopped`] says whether the task may go on.

@@ -56,8 +56,8 @@ impl TeamGuard {
         self.breakers.get(&agent).is_none_or(|breaker| breaker.admits(self.clock))
     }
 
-    /// Take up a call of an earlier process whose task is over: what it has cost, and how it ended. For one that goes on
-    /// there is [`TaskGuard::recall`](super::TaskGuard::recall).
+    /// Take up a call of an earlier process whose task is over: what it has cost, and how it ended. For a task that goes
+    /// on there is [`TaskGuard::recall`](super::TaskGuard::recall).
     pub fn recall(&mut self, agent: AgentId, cost: Cost, ended: Result<(), FailureKind>) {
         let permit = self.permit(agent, Cost::default());
         self.settle(permit, cost, ended);

@@ -15,9 +15,9 @@ use relevo_core::{
 
 use super::{Crew, EpisodeEnd, LearnError};
 use crate::{
-    agent::Outcome,
+    agent::{FailureKind, Outcome},
     approval::{Asked, question_id},
-    guard::{Cost, Permit, Question, StopReason, TaskGuard, Verdict},
+    guard::{Cost, Guard, Masks, Permit, Question, Said, StopReason, TaskGuard, Verdict, Why},
     judge::Candidate,
     stage::{After, Scene, Sight, Stage},
     team::CreditSection,
@@ -75,6 +75,8 @@ pub(super) struct Episode<'s> {
     news: Option<News>,
     /// How the task is to end, once it has been judged.
     ending: Option<Ending>,
+    /// What the ledger says that comes next, where the task is played once more: what guards said is taken from there.
+    script: VecDeque<Record>,
     guard: TaskGuard,
     end: EpisodeEnd,
     /// gamma^(primitive steps so far).
@@ -97,8 +99,8 @@ struct Calling {
 /// How far the guards have let a call.
 enum Pass {
     Unasked,
-    /// A person is to say.
-    Question(Question),
+    /// A person is to say, since that time.
+    Question(Question, u64),
     /// They have.
     Answered,
     Permitted(Permit),
@@ -128,12 +130,13 @@ pub(super) struct Judgement {
 }
 
 impl<'s> Episode<'s> {
-    /// A task that enters the team.
+    /// A task that enters the team; with what the ledger says of it, where it has entered before.
     pub(super) fn begin(
         stage: &'s Stage,
         crew: &mut Crew,
         scene: Scene<'s>,
         number: u64,
+        script: VecDeque<Record>,
     ) -> Result<Self, LearnError> {
         let end = EpisodeEnd {
             episode: number,
@@ -155,6 +158,7 @@ impl<'s> Episode<'s> {
             calling: None,
             news: None,
             ending: None,
+            script,
             guard,
             end,
             discount: 1.0,
@@ -173,6 +177,16 @@ impl<'s> Episode<'s> {
     /// How many calls have come back.
     pub(super) fn calls(&self) -> u32 {
         self.scene.totals().calls
+    }
+
+    /// Whether nothing is left to do before a call, or a person's answer.
+    pub(super) fn waits(&self) -> bool {
+        self.notes.is_empty() && self.todo.is_empty() && self.calling.is_some()
+    }
+
+    /// What the ledger said next has been followed.
+    pub(super) fn followed(&mut self) {
+        self.script.pop_front();
     }
 
     /// What is being handed over.
@@ -263,7 +277,7 @@ impl<'s> Episode<'s> {
             self.calling = Some(calling);
             return self.came_back(crew, None).map(|()| Step::Done);
         };
-        if let Pass::Question(question) = &calling.pass {
+        if let Pass::Question(question, _) = &calling.pass {
             let ask = self.ask(question, &calling);
             self.calling = Some(calling);
             return Ok(Step::Ask(ask));
@@ -276,8 +290,7 @@ impl<'s> Episode<'s> {
             {
                 return self.stop(crew, &calling, reason);
             }
-            let needs_approval = self.scene.needs_approval(agent, handoff.from);
-            match self.guard.before_call(&mut crew.guard, agent, needs_approval, (crew.clock)()) {
+            match self.verdict(crew, agent, handoff) {
                 Verdict::Go(permit) => calling.pass = Pass::Permitted(permit),
                 Verdict::Stop(reason) => return self.stop(crew, &calling, reason),
                 Verdict::HandOff(to) => {
@@ -287,7 +300,8 @@ impl<'s> Episode<'s> {
                 Verdict::Ask(question) => {
                     let why = question.why.word().to_owned();
                     self.notes.push_back(Record::Paused { handoff, agent: question.agent, why });
-                    self.calling = Some(Calling { pass: Pass::Question(question), ..calling });
+                    self.calling =
+                        Some(Calling { pass: Pass::Question(question, (crew.clock)()), ..calling });
                     return Ok(Step::Done);
                 }
             }
@@ -296,13 +310,36 @@ impl<'s> Episode<'s> {
         Ok(Step::Call(Call { handoff, agent, operation, outcome }))
     }
 
+    /// What the guards say of a call.
+    fn verdict(&mut self, crew: &mut Crew, agent: AgentId, handoff: HandoffId) -> Verdict {
+        let said = match self.script.front() {
+            Some(Record::Called { agent: called, .. }) if *called == agent => Some(Said::Go),
+            Some(Record::Called { agent: called, .. }) => Some(Said::HandOff(*called)),
+            Some(Record::Paused { why, .. }) => Why::of_word(why).map(Said::Ask),
+            _ => None,
+        };
+        if let Some(said) = said {
+            return self.guard.recall(&mut crew.guard, agent, said);
+        }
+        let needs_approval = self.scene.needs_approval(agent, handoff.from);
+        let verdict = self.guard.before_call(&mut crew.guard, agent, needs_approval, (crew.clock)());
+        match verdict {
+            // It stopped the task, for a reason that was not written down any more.
+            Verdict::Go(permit) if !self.script.is_empty() && self.stage.leaves_process(agent) => {
+                self.guard.after_call(&mut crew.guard, permit, Cost::default(), Err(FailureKind::Cancelled));
+                Verdict::Stop(self.guard.stop(StopReason::Killed))
+            }
+            verdict => verdict,
+        }
+    }
+
     fn ask(&self, question: &Question, calling: &Calling) -> Ask {
         let label = self.scene.label(calling.handoff);
         let why = question.why.word();
         let asked = Asked {
             agent: self.stage.team().agent_name(question.agent).to_owned(),
             from: self.stage.participant_name(calling.handoff.from).to_owned(),
-            situation: self.scene.situation(question.agent, calling.handoff.from).name(self.scene.artifact()),
+            situation: self.scene.described(question.agent, calling.handoff.from),
             task: self.scene.task().id.clone(),
             estimate: question.estimate,
             why: why.to_owned(),
@@ -313,7 +350,10 @@ impl<'s> Episode<'s> {
     /// A person has answered the question that the episode waits for.
     pub(super) fn answered(&mut self, crew: &mut Crew, granted: bool, by: String) {
         let Some(calling) = &mut self.calling else { unreachable!("an answer follows a question") };
-        let Pass::Question(question) = &calling.pass else { unreachable!("an answer follows a question") };
+        let Pass::Question(question, since) = &calling.pass else {
+            unreachable!("an answer follows a question")
+        };
+        self.guard.waited((crew.clock)().saturating_sub(*since));
         match granted {
             true => self.guard.approve(&mut crew.guard, question, (crew.clock)()),
             false => drop(self.guard.deny()),
@@ -514,20 +554,15 @@ impl<'s> Episode<'s> {
         to_choose: Option<HandoffId>,
         sight: Sight,
     ) -> Result<Observation, StopReason> {
-        let Sight { name, mut observation, mut masked } = sight;
+        let mut sight = sight;
         let mut reason = StopReason::NoSuccessor;
+        if to_choose.is_some() && crew.guard.spec().masks() {
+            let masks = self.masks(crew, participant, &sight.observation.legal);
+            reason = masks.stop_reason().unwrap_or(reason);
+            self.stage.mask(participant, &masks, &mut sight);
+        }
+        let Sight { name, observation, mut masked } = sight;
         if let Some(handoff) = to_choose {
-            if crew.guard.spec().masks() {
-                let callee = |a: ActionId| self.stage.callee(participant, a);
-                let candidates: Vec<AgentId> = observation.legal.iter().filter_map(callee).collect();
-                let from = if self.stage.coordination().is_some() { AgentId::ORIGIN } else { participant };
-                let masks = self.guard.before_decision(&crew.guard, from, &candidates, (crew.clock)());
-                reason = masks.stop_reason().unwrap_or(reason);
-                let guard_of = |a: ActionId| Some((a, masks.of(callee(a)?)?.word()));
-                masked.extend(observation.legal.iter().filter_map(guard_of));
-                observation.legal =
-                    observation.legal.iter().filter(|a| guard_of(*a).is_none()).collect::<ActionSet>();
-            }
             masked.sort_by_key(|(action, guard)| (*guard, *action));
             for of_guard in masked.chunk_by(|a, b| a.1 == b.1) {
                 let actions = of_guard.iter().map(|(action, _)| *action).collect();
@@ -543,6 +578,24 @@ impl<'s> Episode<'s> {
             vacant.insert(name);
         }
         Ok(observation)
+    }
+
+    /// What guards keep from a decision.
+    fn masks(&self, crew: &Crew, participant: AgentId, legal: &ActionSet) -> Masks {
+        if self.script.is_empty() {
+            let candidates = self.stage.callees(participant, legal);
+            let from = self.stage.giver(participant);
+            return self.guard.before_decision(&crew.guard, from, &candidates, (crew.clock)());
+        }
+        let mut recorded: Vec<(ActionId, Guard)> = vec![];
+        for record in &self.script {
+            let Record::Masked { guard, actions, .. } = record else { break };
+            recorded
+                .extend(Guard::of_word(guard).into_iter().flat_map(|g| actions.iter().map(move |a| (*a, g))));
+        }
+        recorded.sort();
+        let of_agent = |(action, guard)| Some((self.stage.callee(participant, action)?, guard));
+        Masks::recall(recorded.into_iter().filter_map(of_agent))
     }
 
     /// A call of an earlier process took so long.

@@ -171,6 +171,8 @@ pub struct Session<'s> {
     waiting: BTreeMap<u64, Ask>,
     /// Tasks that wait for others of their group, to be judged together.
     unjudged: BTreeSet<u64>,
+    /// Where among them answers are looked for next.
+    heard: u64,
     returns: Vec<f64>,
     /// Pieces of content that could not be kept.
     dropped: u64,
@@ -201,8 +203,7 @@ impl Crew {
             participants.push(participant);
             rngs.push(rng);
         }
-        let clock = stage.clock();
-        let guard = TeamGuard::new(stage.team().guards(), clock());
+        let (clock, guard) = (stage.clock(), stage.guard());
         Ok(Crew { participants, rngs, names: BTreeMap::new(), guard, clock })
     }
 }
@@ -249,6 +250,7 @@ impl<'s> Session<'s> {
             open: BTreeMap::new(),
             waiting: BTreeMap::new(),
             unjudged: BTreeSet::new(),
+            heard: 0,
             returns: vec![],
             dropped: 0,
             out: out.to_owned(),
@@ -355,6 +357,11 @@ impl<'s> Session<'s> {
         self.waiting.len()
     }
 
+    /// What all tasks of the run share of its guards.
+    pub fn guard(&self) -> &TeamGuard {
+        &self.crew.guard
+    }
+
     fn is_seal_due(&self) -> bool {
         let done = self.episodes_done();
         done == self.config.episodes || done.is_multiple_of(self.seal_every)
@@ -376,7 +383,9 @@ impl<'s> Session<'s> {
         self.waiting.clear();
         self.unjudged.clear();
         self.broken_off = None;
-        let mut ready: VecDeque<u64> = self.open.keys().copied().collect();
+        // What is half done is done first, so that records come in the order of what they record.
+        let (rest, begun): (Vec<u64>, _) = self.open.keys().partition(|number| self.open[number].waits());
+        let mut ready: VecDeque<u64> = begun.into_iter().chain(rest).collect();
         // An earlier process may have been killed between the end of a task and this.
         for ended in
             self.outcomes.tasks().into_iter().filter(|task| !self.open.contains_key(task)).collect::<Vec<_>>()
@@ -389,10 +398,10 @@ impl<'s> Session<'s> {
                 break;
             }
             let goes_on = self.broken_off.is_none();
-            let next = match ready.pop_front() {
-                Some(number) => Some(number),
-                None if goes_on => self.begin()?,
-                None => None,
+            let next = match ready.is_empty() {
+                false if calls.len() < self.jobs.get() => ready.pop_front(),
+                true if goes_on => self.begin()?,
+                _ => None,
             };
             if let Some(number) = next {
                 match self.play(number)? {
@@ -464,13 +473,18 @@ impl<'s> Session<'s> {
         if let Some(order) = stop::standing(&self.out) {
             self.broken_off = Some(BrokenOff::Ordered(order));
         }
-        for (number, ask) in std::mem::take(&mut self.waiting) {
-            self.ask(number, ask, ready)?;
+        let (before, after) = (self.waiting.range(..self.heard), self.waiting.range(self.heard..));
+        let numbers: Vec<u64> = after.chain(before).map(|(number, _)| *number).take(HEARD_MAX).collect();
+        self.heard = numbers.last().map_or(0, |last| last + 1);
+        for number in numbers {
+            let ask = self.waiting.remove(&number).expect("it waits");
+            let standing = Approvals::of(&self.out).standing(&ask.id, &ask.asked, now);
+            self.hear(number, ask, standing, ready);
         }
         Ok(())
     }
 
-    /// Ask a person, or see what was answered.
+    /// Ask a person, who may have answered an earlier process.
     fn ask(&mut self, number: u64, ask: Ask, ready: &mut VecDeque<u64>) -> Result<(), LearnError> {
         // The pause is on record before anybody is asked.
         self.ledger.flush()?;
@@ -478,10 +492,15 @@ impl<'s> Session<'s> {
             self.stage.team().guards.approval_expires_after.map(|s| s.saturating_mul(1000));
         let approvals = Approvals::of(&self.out);
         let standing = approvals.ask(&ask.id, ask.asked.clone(), (self.crew.clock)(), expires_after_ms)?;
+        self.hear(number, ask, standing, ready);
+        Ok(())
+    }
+
+    fn hear(&mut self, number: u64, ask: Ask, standing: Standing, ready: &mut VecDeque<u64>) {
         let (granted, by) = match standing {
             Standing::Pending => {
                 self.waiting.insert(number, ask);
-                return Ok(());
+                return;
             }
             Standing::Approved(by) => (true, by),
             Standing::Denied(why) => (false, why),
@@ -489,7 +508,6 @@ impl<'s> Session<'s> {
         let episode = self.open.get_mut(&number).expect("an episode is open while it waits");
         episode.answered(&mut self.crew, granted, by);
         ready.push_back(number);
-        Ok(())
     }
 
     /// How many tasks are judged together.
@@ -557,14 +575,14 @@ impl<'s> Session<'s> {
         }
         let number = self.next_episode;
         self.next_episode += 1;
-        self.enter(number).map(|()| Some(number))
+        self.enter(number, VecDeque::new()).map(|()| Some(number))
     }
 
-    fn enter(&mut self, number: u64) -> Result<(), LearnError> {
+    fn enter(&mut self, number: u64, script: VecDeque<Record>) -> Result<(), LearnError> {
         // A group is several attempts at the same task.
         let mut draw = Rng::stream(self.config.seed, "tasks").fork([number / self.group(), 0, 0]);
         let scene = self.stage.open(self.stage.tasks().training(&mut draw)?)?;
-        let episode = Episode::begin(self.stage, &mut self.crew, scene, number)?;
+        let episode = Episode::begin(self.stage, &mut self.crew, scene, number, script)?;
         self.open.insert(number, episode);
         Ok(())
     }
@@ -670,6 +688,9 @@ impl<'s> Session<'s> {
 
 /// How often a run looks whether it is to stop, and what people have answered.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+/// Of how many tasks answers are looked for at a time.
+const HEARD_MAX: usize = 256;
 
 /// The most tasks that are open at a time, those included that wait for a person.
 const OPEN_MAX: usize = 10_000;

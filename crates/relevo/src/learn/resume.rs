@@ -2,7 +2,7 @@
 //! place of the world. A call that had come back is not made again; one that had not is.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::{Path, PathBuf},
 };
 
@@ -49,6 +49,17 @@ impl<'s> Session<'s> {
                 closed.insert(episode);
             }
         }
+        let mut scripts: BTreeMap<u64, VecDeque<Record>> = BTreeMap::new();
+        let mut task = 0;
+        for entry in entries(path, bytes) {
+            let record = entry?.record;
+            if is_of_a_task(&record) && !matches!(record, Record::Primed { .. }) {
+                task = record.episode().map_or(task, |episode| episode.0 as u64);
+                if !closed.contains(&task) {
+                    scripts.entry(task).or_default().push_back(record);
+                }
+            }
+        }
         let mut followed: Vec<Followed> =
             self.crew.participants.iter().map(|_| Followed::default()).collect();
         let mut half_primed = false;
@@ -62,7 +73,6 @@ impl<'s> Session<'s> {
                 _ => {}
             }
             match record {
-                Record::Opened { .. } | Record::Sealed { .. } | Record::Halted { .. } => continue,
                 Record::Named { signature, name } => {
                     self.open.values_mut().for_each(|episode| episode.is_named(signature));
                     self.crew.names.insert(signature, name);
@@ -72,12 +82,16 @@ impl<'s> Session<'s> {
                     self.returns.push(episode_return);
                     continue;
                 }
+                _ if !is_of_a_task(&record) => continue,
                 _ => {}
             }
             let before_all = matches!(record, Record::Primed { .. });
             if !before_all {
                 task = record.episode().map_or(task, |episode| episode.0 as u64);
                 self.next_episode = self.next_episode.max(task.saturating_add(1));
+                if let Some(script) = scripts.remove(&task) {
+                    self.enter(task, script)?;
+                }
             }
             if agent == AgentId::ORIGIN {
                 match closed.contains(&task) {
@@ -128,10 +142,7 @@ impl<'s> Session<'s> {
 
     /// Play an open task until it has made this record, which it must make next.
     fn follow(&mut self, number: u64, record: &Record) -> Result<(), Astray> {
-        if !self.open.contains_key(&number) {
-            self.enter(number)?;
-        }
-        let episode = self.open.get_mut(&number).expect("just entered");
+        let episode = self.open.get_mut(&number).expect("entered at its first record");
         let differs = |made: Option<Record>| Astray::Differs {
             found: Box::new(record.clone()),
             made: made.map(Box::new),
@@ -139,7 +150,10 @@ impl<'s> Session<'s> {
         loop {
             match episode.step(&mut self.crew)? {
                 Step::Done => {}
-                Step::Record(_, made) if made == *record => return Ok(()),
+                Step::Record(_, made) if made == *record => {
+                    episode.followed();
+                    return Ok(());
+                }
                 Step::Record(_, made) => return Err(differs(Some(made))),
                 Step::Ended => return Err(differs(None)),
                 Step::Ask(_) => match record {
@@ -150,6 +164,7 @@ impl<'s> Session<'s> {
                 },
                 Step::Judge => match record {
                     Record::Judged { quality, confidence, .. } => {
+                        episode.followed();
                         let confidence = *confidence;
                         let judgement = quality.map(|quality| Judgement { quality, confidence });
                         episode.judged(judgement);
@@ -165,6 +180,7 @@ impl<'s> Session<'s> {
                         let outcome = self.outcomes.read(number, episode.calls(), before, outcome);
                         let outcome = outcome.map_err(LearnError::from)?;
                         episode.lasted(*ms);
+                        episode.followed();
                         episode.called(agent, outcome, *ms);
                         return Ok(());
                     }
@@ -178,6 +194,18 @@ impl<'s> Session<'s> {
             }
         }
     }
+}
+
+/// Whether a record is about one task, and made again where that is played once more.
+fn is_of_a_task(record: &Record) -> bool {
+    !matches!(
+        record,
+        Record::Opened { .. }
+            | Record::Sealed { .. }
+            | Record::Halted { .. }
+            | Record::Named { .. }
+            | Record::Closed { .. }
+    )
 }
 
 /// How far the records of one participant have been followed.
