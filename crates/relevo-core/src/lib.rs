@@ -73,6 +73,7 @@ pub mod contract;
 mod experience;
 pub mod graph;
 pub mod ids;
+mod largest;
 pub mod learner;
 pub mod observation;
 pub mod policy;

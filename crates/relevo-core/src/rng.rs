@@ -68,8 +68,14 @@ impl Rng {
 
     /// Standard normal (Box and Muller; two draws a number).
     pub fn normal(&mut self) -> f64 {
+        self.normal_if(|_| true).expect("every bound is wanted")
+    }
+
+    /// [`Rng::normal`] if a bound on its size is `wanted`; the stream moves on by two draws in any case.
+    pub(crate) fn normal_if(&mut self, wanted: impl FnOnce(f64) -> bool) -> Option<f64> {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.unit()));
-        radius * libm::cos(2.0 * core::f64::consts::PI * self.unit())
+        let turn = self.unit();
+        wanted(radius).then(|| radius * libm::cos(2.0 * core::f64::consts::PI * turn))
     }
 }
 
