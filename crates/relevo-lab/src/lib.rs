@@ -24,11 +24,12 @@ use relevo::{
 };
 
 /// The simulated worlds that a team file can name.
-pub const WORLDS: [&str; 1] = [environments::maths::NAME];
+pub const WORLDS: [&str; 2] = [environments::desk::NAME, environments::maths::NAME];
 
 /// The simulated world of a team file; `seed` draws its evaluation tasks.
 pub fn simulator(spec: &SimulateSpec) -> Result<Arc<dyn Simulator>, TaskError> {
     match spec.environment.as_str() {
+        environments::desk::NAME => Ok(Arc::new(environments::desk::DeskWorld::new(&spec.options)?)),
         environments::maths::NAME => Ok(Arc::new(environments::maths::MathsWorld::new(&spec.options)?)),
         other => {
             let hint = match nearest(other, WORLDS.into_iter()) {
