@@ -180,6 +180,7 @@ pub const ALL: &[Experiment] = &[
     experiments::certify::EXPERIMENT,
     experiments::chain::EXPERIMENT,
     experiments::compare::EXPERIMENT,
+    experiments::coordinate::EXPERIMENT,
     experiments::cpu::EXPERIMENT,
     experiments::faults::EXPERIMENT,
     experiments::maths::EXPERIMENT,

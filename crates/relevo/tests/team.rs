@@ -118,7 +118,7 @@ fn all_are_answered_in(good: &str, mistakes: &[Mistake]) {
 fn the_good_file_and_the_examples_load() {
     let team = load(GOOD).unwrap();
     assert_eq!((team.name.as_str(), team.agents.len(), team.run.evaluation_tasks), ("pair", 2, 500));
-    for example in ["maths", "unpack"] {
+    for example in ["desk", "maths", "unpack"] {
         let path = format!("{}/../../examples/{example}/team.toml", env!("CARGO_MANIFEST_DIR"));
         assert_eq!(TeamSpec::load(path.as_ref()).unwrap().name, example);
     }

@@ -3,6 +3,7 @@
 pub mod certify;
 pub mod chain;
 pub mod compare;
+pub mod coordinate;
 pub mod cpu;
 pub mod faults;
 pub mod maths;

@@ -225,6 +225,11 @@ const CELLS: [Cell; 18] = [
     cell("evaluator", Work::Conclude, 1200),
 ];
 
+/// The tokens of a call of a cell; `None` if there is no such cell.
+pub fn tokens(role: &str) -> Option<u64> {
+    CELLS.iter().find(|cell| cell.name == role).map(|cell| cell.tokens)
+}
+
 /// What the reward says: `J = quality - .3 tokens / 8000 - .15 failures`.
 pub fn reward(quality: f64, tokens: f64, failures: f64) -> f64 {
     quality - 0.3 * tokens / 8000.0 - 0.15 * failures

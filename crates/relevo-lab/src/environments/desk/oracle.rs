@@ -20,6 +20,13 @@ impl Worth {
         reward(self.quality, self.tokens, self.failures)
     }
 
+    /// The mean of several.
+    pub fn mean(worths: impl ExactSizeIterator<Item = Worth>) -> Self {
+        let (mut mean, weight) = (Worth::default(), 1.0 / worths.len() as f64);
+        worths.for_each(|worth| mean.add(worth, weight));
+        mean
+    }
+
     fn add(&mut self, other: Worth, weight: f64) {
         self.quality += weight * other.quality;
         self.tokens += weight * other.tokens;
@@ -38,7 +45,8 @@ pub struct Workflow {
 pub enum Space {
     /// Those that begin with a plan and end with the evaluator.
     Concluded,
-    /// Those in which a solver may also act alone, with no plan before it, or nobody after it.
+    /// Those in which a solver may also act alone, with no plan before it, or nobody after it but the verifier that is
+    /// required where the risk is high.
     Alone,
 }
 
@@ -67,8 +75,8 @@ impl Workflow {
                 return Worth { quality: truth.quality(profile), ..Worth::default() };
             };
             let Cell { work, tokens, fails, .. } = CELLS[at];
-            // Who acts last acts alone, and takes the goal for the plan.
-            let alone = rest.is_empty() && matches!(work, Work::Solve(..));
+            // A solver after which nobody comes, or only who checks, acts alone, and takes the goal for the plan.
+            let alone = matches!(work, Work::Solve(..)) && rest.iter().all(|cell| VERIFIERS.contains(cell));
             if !alone && !truth.is_ready(work, profile) {
                 return follow(rest, truth, class);
             }
@@ -84,10 +92,17 @@ impl Workflow {
 
     /// What it brings on average over classes.
     pub fn mean(&self, classes: &[Class]) -> Worth {
-        let mut mean = Worth::default();
-        classes.iter().for_each(|class| mean.add(self.worth(*class), 1.0 / classes.len() as f64));
-        mean
+        Worth::mean(classes.iter().map(|class| self.worth(*class)))
     }
+}
+
+/// The best solver that acts alone for a mix of classes, and what it brings.
+pub fn single(classes: &[Class]) -> (Workflow, Worth) {
+    let alone = SOLVERS.map(|solver| Workflow { cells: vec![solver] });
+    let worths = alone.map(|workflow| (workflow.mean(classes), workflow)).into_iter();
+    let (worth, workflow) =
+        worths.max_by(|(a, _), (b, _)| a.reward().total_cmp(&b.reward())).expect("there are solvers");
+    (workflow, worth)
 }
 
 /// The best workflow for a mix of classes, and what it brings.
@@ -139,7 +154,7 @@ impl Search<'_> {
     /// One solver, with or without what is remembered.
     fn unplanned(&mut self) {
         for (before, solver) in subsets(&[MEMORY]).flat_map(|m| SOLVERS.map(|s| (m.clone(), s))) {
-            self.consider(&[&before[..], &[solver]].concat());
+            self.alone(&[&before[..], &[solver]].concat());
         }
     }
 
@@ -163,10 +178,19 @@ impl Search<'_> {
     /// What may come after the last draft or critique.
     fn ends(&mut self, cells: &[usize], space: Space) {
         if space == Space::Alone && cells.last() != Some(&CRITIC) {
-            self.consider(cells);
+            self.alone(cells);
         }
         for end in subsets(&[SYNTHESISER, VERIFIERS[0], VERIFIERS[1]]) {
             self.consider(&[cells, &end, &[EVALUATOR]].concat());
+        }
+    }
+
+    /// The last cell acts alone.
+    fn alone(&mut self, cells: &[usize]) {
+        self.consider(cells);
+        let is_high_risk = |class: &Class| class.profile().features[4] > 0.8;
+        if self.classes.iter().all(is_high_risk) {
+            VERIFIERS.iter().for_each(|verifier| self.consider(&[cells, &[*verifier]].concat()));
         }
     }
 

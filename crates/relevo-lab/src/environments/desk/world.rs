@@ -23,9 +23,14 @@ use crate::known_options;
 pub struct DeskWorld(());
 
 /// How far features lie from the means of their class at most.
-const SCATTER: f64 = 0.12;
+const SCATTER: f64 = 0.16;
 
 impl DeskWorld {
+    /// The quality expected of an answer, without the luck that its judge adds; 0 where there is none.
+    pub fn expected_quality(answer: &Artifact) -> f64 {
+        Hidden::of_answer(answer).map_or(0.0, |(hidden, class)| hidden.truth.quality(class.profile()))
+    }
+
     /// The world with the options of a team file; it has none.
     pub fn new(options: &BTreeMap<String, toml::Value>) -> Result<Self, TaskError> {
         known_options(options, &[])?;
@@ -87,6 +92,12 @@ impl Hidden {
         Some((hidden, class))
     }
 
+    fn of_answer(answer: &Artifact) -> Option<(Self, Class)> {
+        let hidden: Hidden = serde_json::from_slice(&answer.payload).ok()?;
+        let class = Class::named(&hidden.class)?;
+        Some((hidden, class))
+    }
+
     fn text(&self) -> String {
         serde_json::to_string(self).expect("names and finite numbers")
     }
@@ -140,8 +151,7 @@ impl TaskSource for DeskWorld {
             // Nobody wrote an answer.
             return Some(0.0);
         }
-        let hidden: Hidden = serde_json::from_slice(&artifact.payload).ok()?;
-        Some(hidden.quality(Class::named(&hidden.class)?))
+        Hidden::of_answer(artifact).map(|(hidden, class)| hidden.quality(class))
     }
 
     fn identity(&self) -> Vec<u8> {
