@@ -13,7 +13,7 @@ use std::{
 
 use relevo::{
     learn::{EpisodeEnd, LEDGER_FILE, RunConfig, Session},
-    ledger::Entries,
+    ledger::{Entries, Ledger},
     stage::Stage,
     team::TeamSpec,
     trace::{
@@ -408,6 +408,49 @@ async fn a_task_that_ends_before_its_first_call_has_none() {
     let without = session.tasks.iter().filter(|task| task.calls == 0).count() as u64;
     assert!(without >= 5 && session.stops.of("guarded-breaker") >= without, "{}", session.stops);
     assert_eq!(session.totals.calls, called);
+}
+
+#[test]
+fn a_long_ledger_is_read_in_parts_as_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(LEDGER_FILE);
+    let mut ledger = Ledger::create(&path).unwrap();
+    for task in 0..4_000 {
+        let records = if task == 0 {
+            vec![opened()]
+        } else {
+            vec![received(task, task, &[0, 70]), closed(task, 0.5, "ended")]
+        };
+        records.into_iter().for_each(|(agent, record)| ledger.append(agent, record));
+        let name = "x".repeat(task as usize % 700);
+        ledger.append(DRIVER, Record::Named { signature: Signature(task), name });
+        if task % 64 == 0 {
+            ledger.seal().unwrap();
+        }
+    }
+    ledger.flush().unwrap();
+    let head = ledger.head();
+    drop(ledger);
+    let mut bytes = fs::read(&path).unwrap();
+    assert!(bytes.len() > 1 << 20, "{} bytes are no long ledger", bytes.len());
+    let (mut parts, mut whole) = (Entries::open(&path).unwrap(), Reader::new(&bytes));
+    while let Some(entry) = parts.next_entry().unwrap() {
+        assert_eq!(Some(entry), whole.next_entry().unwrap());
+    }
+    assert_eq!((whole.next_entry().unwrap(), parts.head()), (None, head));
+
+    // A damaged one is refused at the same place as by a run that is taken up.
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x20;
+    fs::write(&path, bytes).unwrap();
+    let mut parts = Entries::open(&path).unwrap();
+    let found = loop {
+        match parts.next_entry() {
+            Ok(entry) => assert!(entry.is_some(), "the damage was not found"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert_eq!(found, Ledger::recover(&path).err().expect("it is damaged").to_string());
 }
 
 #[tokio::test]
