@@ -21,7 +21,7 @@ pub(crate) const INFO_FILE: &str = "run.json";
 pub(crate) struct RunInfo {
     /// [`SCHEMA`].
     schema: String,
-    /// Version of the program that began it.
+    /// Version of the program that began it or took it up last.
     version: String,
     /// The team file.
     pub(crate) team_file: PathBuf,

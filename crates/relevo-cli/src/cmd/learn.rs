@@ -104,9 +104,10 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
                 policy.source.team
             );
         }
-        RunInfo::write(&out, &arguments.team, &stage, config)?;
         (session, 0)
     };
+    // Also of a run that is taken up: it may have been killed before it had come to this.
+    RunInfo::write(&out, &arguments.team, &stage, session.config())?;
     let RunConfig { seed, episodes } = session.config();
     say!("{}: {episodes} episodes, seed {seed}, into {}", stage.team().name, out.display());
 
