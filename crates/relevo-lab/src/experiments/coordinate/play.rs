@@ -69,10 +69,11 @@ async fn measure(stage: &Stage, session: &Session<'_>, tasks: u64, episodes: u64
     let n = PROFILES.len();
     let count = tasks * n as u64;
     let mut check = Check { episodes, spent, reward: 0.0, quality: 0.0, tokens: 0.0, classes: vec![0.0; n] };
+    let mut guard = stage.guard();
     let mut greedy = Greedy { learners: session.participants().iter().map(|p| p.learner()).collect() };
     for number in 0..count {
         let task = stage.tasks().evaluation(number).expect("simulated").expect("there is no last one");
-        let walk = walk(stage, task, number, &mut greedy).await.expect("simulated");
+        let walk = walk(stage, &mut guard, task, number, &mut greedy).await.expect("simulated");
         let quality = DeskWorld::expected_quality(&walk.artifact);
         let reward = desk::reward(quality, walk.tokens as f64, f64::from(walk.failures));
         check.reward += reward / count as f64;
