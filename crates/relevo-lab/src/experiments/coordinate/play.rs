@@ -116,7 +116,7 @@ mod tests {
         for number in 0..200 {
             let task = stage.tasks().evaluation(number).unwrap().unwrap();
             let mut greedy = Greedy { learners: vec![session.participants()[0].learner()] };
-            let walk = runtime.block_on(walk(&stage, task, number, &mut greedy)).unwrap();
+            let walk = runtime.block_on(walk(&stage, &mut stage.guard(), task, number, &mut greedy)).unwrap();
             seen.extend(walk.turns.into_iter().map(|turn| turn.observation));
         }
         let mut rng = Rng::stream(1, "overhead");
