@@ -158,7 +158,8 @@ fn a_question_outlasts_the_process_that_asked() {
         };
         let mut denials: Vec<String> = place.ledger("run").into_iter().filter_map(by).collect();
         denials.sort();
-        assert_eq!(denials, ["denied by ann: never", "its file was altered"]);
+        // Half written or whole, an edited question is none.
+        assert!(denials[0] == "denied by ann: never" && denials[1].starts_with("its file "), "{denials:?}");
     }
 }
 
@@ -268,7 +269,7 @@ fn a_stop_from_outside_ends_everything_at_once() {
     for team in 0..TEAMS.len() {
         let place = office(team, "0", "", "");
         let script = place.read("payer");
-        let waits = "echo $$ >> \"$0.pids\"; sleep 60 & echo $! >> \"$0.pids\"; wait";
+        let waits = "echo $$ >> \"$0.pids\"; sleep 600 & echo $! >> \"$0.pids\"; wait";
         place.program("payer", &script.replace("sleep 0", waits));
         let child = learn(&place, "--jobs 4");
         let pids = place.path("payer.pids");
@@ -278,13 +279,15 @@ fn a_stop_from_outside_ends_everything_at_once() {
         let said = end(child);
         let took = ordered.elapsed();
         assert_eq!(said.code, Some(3), "{}", said.stderr);
-        assert!(took < Duration::from_secs(1), "it took {took:?}");
+        // A tenth of a second where nothing else runs.
+        assert!(took < Duration::from_secs(2), "it took {took:?}");
         assert_holds(&said.stderr, &["stopped by ann after 0 of 12", "expensive", "relevo stop run --lift"]);
         let alive = |pid: &String| {
             let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             !status.is_empty() && !status.contains(") Z ")
         };
-        assert!(!lines(&pids).iter().any(alive), "programs are left");
+        // Killed they are; the system may take a moment to clear them away.
+        until("the end of the programs", || !lines(&pids).iter().any(alive));
         let halted = |place: &Place| {
             place
                 .ledger("run")

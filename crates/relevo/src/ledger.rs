@@ -4,9 +4,11 @@
 //! at every seal. A run that was killed at any moment is taken up after its last whole record.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, OpenOptions, TryLockError},
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use relevo_core::{
@@ -16,6 +18,10 @@ use relevo_core::{
 
 /// Bytes that a crash may leave half written; more than this behind the last readable entry is damage.
 const TORN_BYTES_MAX: usize = 1 << 20;
+
+/// How often a locked ledger is tried again, 25 ms later: a program that a killed run was just starting holds the lock
+/// until it has begun.
+const LOCK_TRIES: u32 = 40;
 
 /// A ledger that cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -255,11 +261,16 @@ fn io<T>(path: &Path, what: &'static str, result: std::io::Result<T>) -> Result<
 }
 
 fn lock(path: &Path, file: &File) -> Result<(), LedgerError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(std::fs::TryLockError::WouldBlock) => Err(LedgerError::Locked { path: path.to_owned() }),
-        Err(std::fs::TryLockError::Error(source)) => {
-            Err(LedgerError::Io { path: path.to_owned(), what: "it cannot be locked", source })
+    let mut tries_left = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if tries_left > 0 => tries_left -= 1,
+            Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => {
+                return Err(LedgerError::Io { path: path.to_owned(), what: "it cannot be locked", source });
+            }
         }
+        thread::sleep(Duration::from_millis(25));
     }
 }

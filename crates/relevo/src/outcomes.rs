@@ -5,7 +5,8 @@
 //! `content/EPISODE/CALL.given` what it was given. Each is a line of JSON with the payload behind it.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -98,7 +99,11 @@ impl Outcomes {
         if !unchanged {
             bytes.extend_from_slice(&outcome.artifact.payload);
         }
-        write(&self.path(episode, call), &bytes)?;
+        let path = self.path(episode, call);
+        write(&path, &bytes)?;
+        // On the disk before the record that rests on it can be.
+        let synced = File::open(&path).and_then(|file| file.sync_data());
+        synced.map_err(|source| OutcomeError::Io { path, what: "cannot be kept", source })?;
         Ok(*blake3::hash(&bytes).as_bytes())
     }
 

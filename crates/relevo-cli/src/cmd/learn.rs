@@ -17,6 +17,7 @@ use std::{
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{
+    agent::process,
     approval::{self, Approvals, Listed, Standing},
     evaluate::evaluate,
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
@@ -75,6 +76,15 @@ pub(crate) struct LearnArguments {
 
 pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let stage = world::stage(&arguments.team)?;
+    let jobs = arguments.jobs.get();
+    let room = if stage.is_external() { process::make_room(jobs) } else { jobs };
+    if room < jobs {
+        return Err(format!(
+            "--jobs {jobs} programs at a time need more open files than this process may have: raise that (ulimit -n), or \
+             use --jobs {room}"
+        )
+        .into());
+    }
     let out = folder(arguments, stage.team())?;
     let runtime = world::runtime()?;
     let (session, done_before) = if arguments.resume {

@@ -382,6 +382,28 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     }
 }
 
+/// Files that a call keeps open: three pipes, its process, and one for a moment.
+const FILES_OF_A_CALL: u64 = 5;
+/// Files that are open besides.
+const FILES_BESIDES: u64 = 64;
+
+/// Ask the system for as many open files as so many calls at a time need. Returns for how many calls there is room: one
+/// more could not be started, and would count as a failure of its agent.
+pub fn make_room(calls: usize) -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let wanted = FILES_BESIDES.saturating_add(FILES_OF_A_CALL.saturating_mul(calls as u64));
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|files| files < wanted) {
+        let raised = limit.maximum.map_or(wanted, |most| most.min(wanted));
+        let before = limit.current.replace(raised);
+        if setrlimit(Resource::Nofile, limit.clone()).is_err() {
+            limit.current = before;
+        }
+    }
+    let room = |files: u64| (files.saturating_sub(FILES_BESIDES) / FILES_OF_A_CALL).max(1) as usize;
+    limit.current.map_or(calls, |files| room(files).min(calls))
+}
+
 /// Lets the program write no file longer than this; what it has started in its first microseconds escapes, and is left
 /// to the watch on `out`.
 #[cfg(target_os = "linux")]

@@ -23,6 +23,9 @@ use crate::{
     team::CreditSection,
 };
 
+/// The most names of situations that a run keeps; the rest go by their signatures.
+const NAMES_MAX: usize = 1 << 20;
+
 /// A call that an episode waits for.
 pub(super) struct Call<'s> {
     /// The handoff that activated the participant.
@@ -573,7 +576,10 @@ impl<'s> Episode<'s> {
             }
         }
         let signature = observation.signature;
-        if let Vacancy::Vacant(vacant) = crew.names.entry(signature) {
+        let has_room = crew.names.len() < NAMES_MAX;
+        if let Vacancy::Vacant(vacant) = crew.names.entry(signature)
+            && has_room
+        {
             self.notes.push_back(Record::Named { signature, name: name.clone() });
             vacant.insert(name);
         }
