@@ -396,7 +396,7 @@ pub fn make_room(calls: usize) -> usize {
     if limit.current.is_some_and(|files| files < wanted) {
         let raised = limit.maximum.map_or(wanted, |most| most.min(wanted));
         let before = limit.current.replace(raised);
-        if setrlimit(Resource::Nofile, limit.clone()).is_err() {
+        if setrlimit(Resource::Nofile, limit).is_err() {
             limit.current = before;
         }
     }
