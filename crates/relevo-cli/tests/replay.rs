@@ -20,6 +20,9 @@ const FIRST: [Step; 4] = [(A, "planner"), (B, "memory"), (C, "solver"), (D, "eva
 /// After five visits of B the untried solver is the best there; then E is new, and memory fails.
 const SIXTH: [Step; 4] = [(A, "planner"), (B, "solver"), (E, "FAIL:memory"), (E, "evaluator")];
 
+/// Then both are known, and the solver is the better one; to skip the memory is still untried.
+const SEVENTH: [Step; 4] = [(A, "planner"), (B, "solver"), (E, "memory"), (D, "evaluator")];
+
 /// Tokens of every attempt.
 const TOKENS: u32 = 10;
 
@@ -142,6 +145,25 @@ fn a_recording_of_the_same_coordinator_is_equal() {
         &["run 6, step 1: solver was recorded, memory is given, at regime=straightforward"],
     );
     assert_holds(&stdout, &["differs after epoch 2"]);
+}
+
+/// A coordinator that skips nothing decides otherwise where to skip is untried.
+#[test]
+fn a_recording_without_skips_is_equal_without_them() {
+    let place = Recording::new();
+    let steps: Vec<&[Step]> = [&[&FIRST[..]; 5][..], &[&SIXTH, &SEVENTH]].concat();
+    let all: Vec<(f64, &[Step])> =
+        steps.iter().enumerate().map(|(i, steps)| (i as f64 / 4.0, *steps)).collect();
+    let lines = all.iter().enumerate().map(|(i, (reward, steps))| run(i + 1, 1, *reward, steps) + "\n");
+    place.write("runs.jsonl", &lines.collect::<String>());
+    place.write("epoch01.json", &graph(&all));
+    fs::remove_file(place.path("epoch02.json")).unwrap();
+    let (code, stdout, stderr) = place.replay("--no-skip");
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert_holds(&stdout, &["28 of 28 recorded decisions"]);
+    let (code, stdout, _) = place.replay("");
+    assert_eq!(code, 1, "{stdout}");
+    assert_holds(&stdout, &["27 of 28", "run 7, step 1: solver was recorded, skip:memory is given"]);
 }
 
 #[test]
