@@ -6,13 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use relevo_core::{Rng, policy_file::hex};
+use relevo_core::Rng;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
     agent::Agent,
     artifact::{Artifact, Facts, Scalar, check_facts},
+    judge::{Expectation, rule::Rule},
     team::{JudgeSpec, TasksSpec},
 };
 
@@ -24,7 +25,7 @@ pub struct Task {
     /// What is handed to the first agent.
     pub artifact: Artifact,
     /// What the judge compares with; no agent sees it.
-    pub expected: Option<String>,
+    pub expected: Option<Expectation>,
 }
 
 /// A task that cannot be had.
@@ -73,7 +74,7 @@ struct Item {
     id: String,
     input: PathBuf,
     facts: Facts,
-    expected: String,
+    expected: Option<Expectation>,
 }
 
 /// A line of a task file.
@@ -85,18 +86,12 @@ struct Line {
     input: PathBuf,
     #[serde(default)]
     facts: Facts,
-    expect: Expect,
+    #[serde(default)]
+    expect: Option<Expectation>,
     /// For people and their scripts; read by nobody here.
     #[serde(default)]
     #[allow(dead_code)] // accepted, and kept from agents, by not being used
     notes: serde_json::Value,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Expect {
-    sha256: Option<String>,
-    text: Option<String>,
 }
 
 /// Largest payload read from a file, in bytes.
@@ -107,14 +102,18 @@ impl FileTasks {
     pub fn load(spec: &TasksSpec, directory: &Path) -> Result<Self, TaskError> {
         let (train, mut identity) = read_items(&directory.join(&spec.train), spec)?;
         let (test, _) = read_items(&directory.join(&spec.test), spec)?;
-        identity.push(spec.judge as u8);
-        Ok(FileTasks { train, test, judge: spec.judge, identity })
+        match &spec.judge {
+            JudgeSpec::Rule(Rule::Sha256) => identity.push(0),
+            JudgeSpec::Rule(Rule::Text) => identity.push(1),
+            judge => identity.extend(serde_json::to_vec(judge).expect("texts and numbers")),
+        }
+        Ok(FileTasks { train, test, judge: spec.judge.clone(), identity })
     }
 
     fn task(&self, item: &Item) -> Result<Task, TaskError> {
         let payload = read_payload(&item.input)?;
         let artifact = Artifact { facts: item.facts.clone(), payload };
-        Ok(Task { id: item.id.clone(), artifact, expected: Some(item.expected.clone()) })
+        Ok(Task { id: item.id.clone(), artifact, expected: item.expected.clone() })
     }
 }
 
@@ -135,19 +134,19 @@ fn read_items(path: &Path, spec: &TasksSpec) -> Result<(Vec<Item>, Vec<u8>), Tas
             fail(Some(number), e.to_string().replace(" at line 1 column", " at column"))
         })?;
         check_facts(&line.facts).map_err(|e| fail(Some(number), e.to_string()))?;
-        let expected = match (spec.judge, line.expect.sha256, line.expect.text) {
-            (JudgeSpec::Sha256, Some(sum), _)
-                if sum.len() == 64 && sum.bytes().all(|b| b.is_ascii_hexdigit()) =>
-            {
-                sum.to_lowercase()
-            }
-            (JudgeSpec::Sha256, ..) => {
-                return Err(fail(Some(number), "expect.sha256 must hold 64 hexadecimal digits".into()));
-            }
-            (JudgeSpec::Text, _, Some(text)) => text.trim().to_owned(),
-            (JudgeSpec::Text, ..) => return Err(fail(Some(number), "expect.text is missing".into())),
-        };
-        items.push(Item { id: line.id, input: directory.join(line.input), facts: line.facts, expected });
+        if let JudgeSpec::Rule(rule) = &spec.judge {
+            let expected = line
+                .expect
+                .as_ref()
+                .ok_or_else(|| format!("expect is missing: the judge {:?} compares with it", rule.word()));
+            expected.and_then(|expected| rule.check(expected)).map_err(|e| fail(Some(number), e))?;
+        }
+        items.push(Item {
+            id: line.id,
+            input: directory.join(line.input),
+            facts: line.facts,
+            expected: line.expect,
+        });
     }
     if items.is_empty() {
         return Err(fail(None, "it holds no tasks".into()));
@@ -180,16 +179,15 @@ impl TaskSource for FileTasks {
         // A file of the task lists has a known result; any other is routed all the same.
         let same = |item: &&Item| item.input.canonicalize().ok() == input.canonicalize().ok();
         let known = self.test.iter().chain(&self.train).find(same);
-        Ok(Task { id, artifact, expected: known.map(|item| item.expected.clone()) })
+        Ok(Task { id, artifact, expected: known.and_then(|item| item.expected.clone()) })
     }
 
     fn quality(&self, task: &Task, artifact: &Artifact) -> Option<f64> {
         let expected = task.expected.as_ref()?;
-        let met = match self.judge {
-            JudgeSpec::Sha256 => hex(&Sha256::digest(&artifact.payload)) == *expected,
-            JudgeSpec::Text => String::from_utf8_lossy(&artifact.payload).trim() == expected,
-        };
-        Some(f64::from(u8::from(met)))
+        match &self.judge {
+            JudgeSpec::Rule(rule) => rule.score(expected, &artifact.payload).ok().map(|score| score.quality),
+            JudgeSpec::Command(_) | JudgeSpec::Relative(_) => None,
+        }
     }
 
     fn identity(&self) -> Vec<u8> {

@@ -6,7 +6,7 @@
 //! and whom it hands over to, is decided elsewhere.
 
 pub mod process;
-mod reply;
+pub(crate) mod reply;
 
 use std::{borrow::Cow, fmt};
 

@@ -87,7 +87,7 @@ use super::{Agent, Failure, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX, reply
 use crate::artifact::{Artifact, Facts};
 
 pub(super) const SCHEMA: &str = "relevo.call/v1";
-const INPUT: &str = "in";
+pub(crate) const INPUT: &str = "in";
 const OUTPUT: &str = "out";
 
 /// How long the pipes may stay open after the program has exited, because something that it started still holds them.
@@ -162,29 +162,39 @@ impl ProcessAgent {
         stderr: &mut Vec<u8>,
     ) -> Result<(Reply, Option<Arc<[u8]>>), Failure> {
         let request = Request::line(call, artifact, &self.brief)?;
+        let Exit { status, stdout, output } = self.run(&request, artifact.payload.clone(), stderr).await?;
+        if !status.success() {
+            return Err(Failure::Crashed { code: status.code(), signal: status.signal() });
+        }
+        let reply = Reply::parse(&stdout)?;
+        let output = if reply.failure.is_none() { output? } else { None };
+        Ok((reply, output))
+    }
+
+    /// Starts the program once, with `payload` as the file `in` and `request` on its stdin, and waits for its end.
+    pub(crate) async fn run(
+        &self,
+        request: &[u8],
+        payload: Arc<[u8]>,
+        stderr: &mut Vec<u8>,
+    ) -> Result<Exit, Failure> {
         let command = self.command()?;
-        let payload = artifact.payload.clone();
         let scratch = spawn_blocking(move || scratch_with(&payload)).await;
         let scratch = scratch.map_err(|e| Failure::NotStarted(e.to_string()))??;
         // The start blocks for less than a millisecond. It is not moved to another thread, as it could then not be
         // called back when this future is dropped.
         let mut running = Running::start(command, scratch, self.output_bytes_max)?;
 
-        let mut reply = Vec::new();
-        let ended = running.converse(self, &request, &mut reply, stderr).await;
+        let mut stdout = Vec::new();
+        let ended = running.converse(self, request, &mut stdout, stderr).await;
         let output = running.end(self.output_bytes_max).await;
 
         let status = ended?;
         // A full `out` comes first: it is why the program was killed or could not write on.
-        if let Err(too_long @ Failure::TooLong { .. }) = output {
-            return Err(too_long);
+        match output {
+            Err(too_long @ Failure::TooLong { .. }) => Err(too_long),
+            output => Ok(Exit { status, stdout, output }),
         }
-        if !status.success() {
-            return Err(Failure::Crashed { code: status.code(), signal: status.signal() });
-        }
-        let reply = Reply::parse(&reply)?;
-        let output = if reply.failure.is_none() { output? } else { None };
-        Ok((reply, output))
     }
 
     /// The command with its paths made absolute, as the program runs elsewhere.
@@ -221,6 +231,14 @@ impl Agent for ProcessAgent {
         };
         Outcome { stderr_tail: tail(&stderr), ..outcome }
     }
+}
+
+/// How a program ended, and what it left.
+pub(crate) struct Exit {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    /// The file `out`, if there is one and it may be read.
+    pub(crate) output: Result<Option<Arc<[u8]>>, Failure>,
 }
 
 /// The absolute path of a program that is named without one. Looked up here, and not by the system: so it can be
@@ -509,7 +527,7 @@ async fn keep_tail(mut stderr: impl AsyncRead + Unpin, kept: &mut Vec<u8>) -> Re
     }
 }
 
-fn tail(stderr: &[u8]) -> String {
+pub(crate) fn tail(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     // A byte that is no text grows to three.
     text[text.ceil_char_boundary(text.len().saturating_sub(STDERR_TAIL_BYTES_MAX))..].to_owned()

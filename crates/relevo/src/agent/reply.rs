@@ -84,18 +84,7 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn parse(stdout: &[u8]) -> Result<Self, Failure> {
         let garbage = |reason: String| Failure::Garbage(shorten(reason));
-        let text = str::from_utf8(stdout).map_err(|e| garbage(format!("stdout is not UTF-8: {e}")))?;
-        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-        let line = lines
-            .next()
-            .ok_or_else(|| garbage("stdout holds no reply; print one line such as {\"ok\":true}".into()))?;
-        let more = lines.count();
-        if more > 0 {
-            return Err(garbage(format!(
-                "stdout holds {} lines, where one is allowed; print everything but the reply on stderr",
-                more + 1
-            )));
-        }
+        let line = only_line(stdout).map_err(garbage)?;
         let line: ReplyLine = serde_json::from_str(line)
             .map_err(|e| garbage(format!("the line on stdout is no reply of {SCHEMA}: {e}")))?;
 
@@ -155,6 +144,20 @@ impl Reply {
                 answered(Artifact { facts, payload: output.unwrap_or(artifact.payload) }, Ending::Done)
             }
         }
+    }
+}
+
+/// The one line that a program has printed.
+pub(crate) fn only_line(stdout: &[u8]) -> Result<&str, String> {
+    let text = str::from_utf8(stdout).map_err(|e| format!("stdout is not UTF-8: {e}"))?;
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let line = lines.next().ok_or("stdout holds no reply; print one line of JSON")?;
+    match lines.count() {
+        0 => Ok(line),
+        more => Err(format!(
+            "stdout holds {} lines, where one is allowed; print everything but the reply on stderr",
+            more + 1
+        )),
     }
 }
 

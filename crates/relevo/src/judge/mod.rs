@@ -1,10 +1,22 @@
 //! Judges say how good what came out is. The driver brings them finished tasks and takes a [`Verdict`] back; what a score
-//! earns is said by the team's rewards.
+//! earns is said by [`crate::reward`].
 //!
 //! A judge never fails the driver, and never invents a score: where it has none (a group of one for a judge that only
 //! compares, a call that failed, a reply that breaks its form), the score is `None`, and nothing is learned from it. How
 //! sure a judge is weighs the *step* of learning, never the quality.
 //!
+//! A [`rule`] needs no model; a [`command`] asks a program; [`relative`] asks a model to compare trajectories of the same
+//! task; a [`panel`] asks several. [`health`] says how far they can be trusted, and [`audit`] which conclusions other
+//! judges would not have drawn.
+
+pub mod audit;
+pub mod command;
+pub mod health;
+pub mod panel;
+mod prompt;
+pub mod relative;
+mod reply;
+pub mod rule;
 
 use std::collections::BTreeMap;
 
@@ -111,6 +123,15 @@ impl Verdict {
     pub fn none(n: usize) -> Self {
         Verdict { scores: vec![None; n], ..Verdict::default() }
     }
+
+    /// Count what another one took, without its scores.
+    fn count(&mut self, other: &Verdict) {
+        self.calls += other.calls;
+        self.tokens = self.tokens.saturating_add(other.tokens);
+        self.money += other.money;
+        self.failures.extend(other.failures.iter().cloned());
+        self.checks.extend(other.checks.iter().cloned());
+    }
 }
 
 /// A judge that gave no score.
@@ -176,6 +197,11 @@ pub fn agreement(a: &[Option<f64>], b: &[Option<f64>]) -> Option<f64> {
 
 /// Qualities that are closer are equal.
 const TIE: f64 = 1e-9;
+
+fn mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (sum, n) = values.into_iter().fold((0.0, 0u32), |(sum, n), x| (sum + x, n + 1));
+    (n > 0).then(|| sum / f64::from(n))
+}
 
 /// At most `bytes_max` of a text, marked where it was cut.
 fn shorten(mut text: String, bytes_max: usize) -> String {

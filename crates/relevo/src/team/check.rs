@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::{
     AgentSpec, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, RunSpec, TeamSpec,
     check_coordinator::{check_coordinator, check_kind},
+    judges::check_judge,
 };
 
 impl TeamSpec {
@@ -64,6 +65,7 @@ impl TeamSpec {
             }
             _ => {}
         }
+        self.tasks.iter().try_for_each(|tasks| check_judge(&tasks.judge))?;
         for (i, agent) in self.agents.iter().enumerate() {
             self.check_agent(&format!("agents/{i}"), agent, &known)?;
         }

@@ -7,12 +7,14 @@ mod check;
 mod check_coordinator;
 mod coordinator;
 mod guards;
+mod judges;
 mod learner;
 mod trace;
 
 pub use check::nearest;
 pub use coordinator::{CoordinatorSection, Failures, PlanName, Variants};
 pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
+pub use judges::{AuditSection, JudgeSpec, RelativeSection};
 pub use learner::{
     CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
     PolicySection, StepSection, TiesSection,
@@ -138,11 +140,51 @@ pub struct RewardSpec {
     pub tokens: f64,
     /// For every unit of the team's currency that a call is charged.
     pub money: f64,
+    /// For every second.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub time: f64,
+    /// For every attempt that failed and was made again.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retry: f64,
+    /// What `tokens`, `money` and `time` are counted in.
+    #[serde(skip_serializing_if = "RewardScale::is_absolute")]
+    pub scale: RewardScale,
+}
+
+/// What costs are counted in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardScale {
+    /// 1,000 tokens, a unit of money, a second.
+    #[default]
+    Absolute,
+    /// What a task of this team usually costs: the median of its last tasks.
+    Median,
+}
+
+impl RewardScale {
+    fn is_absolute(&self) -> bool {
+        *self == RewardScale::Absolute
+    }
+}
+
+fn is_zero(x: &f64) -> bool {
+    *x == 0.0
 }
 
 impl Default for RewardSpec {
     fn default() -> Self {
-        RewardSpec { success: 1.0, handoff: 0.0, call: 0.0, failure: 0.0, tokens: 0.0, money: 0.0 }
+        RewardSpec {
+            success: 1.0,
+            handoff: 0.0,
+            call: 0.0,
+            failure: 0.0,
+            tokens: 0.0,
+            money: 0.0,
+            time: 0.0,
+            retry: 0.0,
+            scale: RewardScale::Absolute,
+        }
     }
 }
 
@@ -170,16 +212,6 @@ pub struct TasksSpec {
     /// What to tell a person who has not got the files.
     #[serde(default)]
     pub missing: String,
-}
-
-/// How the end of a task is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JudgeSpec {
-    /// The payload has the SHA-256 that the task's `expect.sha256` says.
-    Sha256,
-    /// The payload, without white space at its ends, is the text of the task's `expect.text`.
-    Text,
 }
 
 /// One agent.
