@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 use relevo::{
     agent::{Failure, FailureKind},
+    artifact::Artifact,
     judge::{
         Candidate, Check, Expectation, Judge, Score, Verdict, agreement,
         audit::{Conclusion, Finished, audit, read},
@@ -21,6 +22,8 @@ use relevo::{
         relative::{Answer, Ask, OnFooled, Probes, Question, RelativeJudge, Rubric},
         rule::{Numeric, Rule, RuleJudge},
     },
+    tasks::{FileTasks, TaskSource},
+    team::TeamSpec,
 };
 use serde_json::{Value, json};
 
@@ -127,6 +130,55 @@ fn what_a_rule_cannot_be_applied_to_is_refused_beforehand() {
     let verdict = wait(RuleJudge(numeric).judge(&[bare, right, candidate("4")], ""));
     assert_eq!(qualities(&verdict), [None, Some(1.0), None]);
     assert_eq!(verdict.failures.iter().map(|f| f.candidate).collect::<Vec<_>>(), [Some(0), Some(2)]);
+}
+
+#[test]
+fn task_files_say_what_their_rule_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("in"), "how many?").unwrap();
+    let team = |judge: &str| {
+        let text = format!(
+            "schema = \"relevo.team/v1\"\nname = \"t\"\nstart = \"a\"\n[tasks]\ntrain = \"t.jsonl\"\ntest = \"t.jsonl\"\n\
+             judge = {judge}\n[[agents]]\nname = \"a\"\ncommand = [\"./a\"]\nobserves = []\nhandoffs = [\"finish\"]\n"
+        );
+        TeamSpec::parse(&text).unwrap().tasks.unwrap()
+    };
+    let load = |judge: &str, expect: &str| {
+        let lines = format!("\n{{\"id\":\"1\",\"input\":\"in\"{expect}}}\n");
+        fs::write(folder.path().join("t.jsonl"), lines).unwrap();
+        FileTasks::load(&team(judge), folder.path()).map_err(|e| e.to_string())
+    };
+    let mut identities = vec![];
+    for (judge, expect, answer, quality) in [
+        ("\"text\"", r#","expect":{"text":"4","sha256":"0"}"#, "4", Some(1.0)),
+        (r#"{ rule = "text" }"#, r#","expect":{"text":"4"}"#, "5", Some(0.0)),
+        (r#"{ rule = "numeric", tolerance = 0.5 }"#, r#","expect":{"number":4}"#, "4.4", Some(1.0)),
+        (r#"{ rule = "numeric", tolerance = 0.1 }"#, r#","expect":{"number":4}"#, "4.4", Some(0.0)),
+        (r#"{ rule = "contains" }"#, r#","expect":{"contains":["a","b"]}"#, "A", Some(0.5)),
+        (r#"{ rule = "command", command = ["./judge"] }"#, r#","expect":{"tests":["a"]}"#, "A", None),
+        (r#"{ rule = "relative", models = ["m"] }"#, "", "A", None),
+    ] {
+        let tasks = load(judge, expect).unwrap_or_else(|e| panic!("{judge}: {e}"));
+        let task = tasks.evaluation(0).unwrap().unwrap();
+        let artifact = Artifact { payload: answer.as_bytes().into(), ..Artifact::default() };
+        assert_eq!(tasks.quality(&task, &artifact), quality, "{judge}");
+        identities.push(tasks.identity());
+    }
+    assert_ne!(identities[2], identities[3], "another tolerance is another judge");
+    for (judge, expect, said) in [
+        ("\"text\"", "", "t.jsonl:2: expect is missing: the judge \"text\" compares with it"),
+        ("\"text\"", r#","expect":{"sha256":""}"#, "t.jsonl:2: expect.text is missing"),
+        (
+            r#"{ rule = "regex" }"#,
+            r#","expect":{"regx":""}"#,
+            "t.jsonl:2: expect.regx is unknown; did you mean \"regex\"?",
+        ),
+        (r#"{ rule = "regex" }"#, r#","expect":{"regex":"("}"#, "t.jsonl:2: expect.regex is no pattern: "),
+        (r#"{ rule = "regex" }"#, r#","expect":7"#, "t.jsonl:2: "),
+    ] {
+        let error = load(judge, expect).err().expect(judge);
+        assert!(error.contains(said), "{judge} {expect}: {error}");
+    }
 }
 
 // ---- programs ----
@@ -354,7 +406,7 @@ fn text_of_the_judged_stays_between_its_marks() {
 #[test]
 fn long_text_is_cut_and_says_so() {
     let model = Played::new(honest);
-    let long = "é".repeat(500_000);
+    let long = "é".repeat(20_000);
     let mut judged = group([".1", ".2"]);
     for candidate in &mut judged {
         candidate.question = long.clone();

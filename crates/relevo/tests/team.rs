@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use relevo::{coordinate::coordination::Coordination, team::TeamSpec};
+use relevo::{
+    coordinate::coordination::Coordination,
+    team::{JudgeSpec, RewardScale, RewardSpec, TeamSpec},
+};
 use relevo_core::ids::{ActionId, AgentId};
 
 const GOOD: &str = r#"schema = "relevo.team/v1"
@@ -247,6 +250,98 @@ fn observations_and_conditions() {
         wrong(ROUTE, "rules = [{ to = \"finish\", when = { x = 0.5 } }]\n", "", &["whole number", "a list"]),
         wrong(ROUTE, "rules = [{ to = \"finish\", when = { \"own.\" = 1 } }]\n", "", &["\"own.\""]),
     ]);
+}
+
+const JUDGED: &str = r#"schema = "relevo.team/v1"
+name = "judged"
+start = "a"
+
+[reward]
+retry = -0.15
+tokens = -0.3
+time = -0.1
+scale = "median"
+
+[tasks]
+train = "a.jsonl"
+test = "b.jsonl"
+
+[tasks.judge]
+rule = "relative"
+models = ["mini", "fast"]
+group = 4
+axes = [{ name = "truth", weight = 2, asks = "is it true?" }, { name = "style", weight = 0, asks = "" }]
+canary = 0.05
+audit = { model = "big", rate = 0.1 }
+
+[[agents]]
+name = "a"
+command = ["./a"]
+observes = []
+handoffs = ["finish"]
+"#;
+
+#[test]
+fn judges_and_rewards() {
+    let team = TeamSpec::parse(JUDGED).unwrap();
+    let Some(JudgeSpec::Relative(section)) = team.tasks.map(|tasks| tasks.judge) else { panic!() };
+    assert_eq!((section.rubric().axes.len(), section.probes().swap), (2, 0.1));
+    assert_eq!((team.reward.retry, team.reward.scale), (-0.15, RewardScale::Median));
+    const MODELS: &str = "models = [\"mini\", \"fast\"]";
+    all_are_answered_in(
+        JUDGED,
+        &[
+            wrong("scale = \"median\"", "scale = \"medium\"", "", &["did you mean \"median\"?"]),
+            wrong("rule = \"relative\"", "rule = \"relativ\"", "", &["did you mean \"relative\"?"]),
+            wrong("rule = \"relative\"\n", "", "[tasks.judge]", &["\"rule\" is missing"]),
+            wrong("group = 4", "groups = 4", "[tasks.judge]", &["\"groups\"", "did you mean \"group\"?"]),
+            wrong("group = 4", "group = 1", "", &["group is 1", "2 to 16"]),
+            wrong("group = 4", "group = 4\nswap = 1.5", "swap", &["swap is 1.5", "[0, 1]"]),
+            wrong("canary = 0.05", "canary = -1", "", &["canary is -1"]),
+            wrong("rate = 0.1", "rate = 2", "", &["rate is 2"]),
+            wrong(MODELS, "models = []", "", &["1 to 16 models"]),
+            wrong(MODELS, "models = [\"mini\", \"mini\"]", "", &["\"mini\" is there twice"]),
+            wrong("weight = 2", "weight = 0", "", &["weight above 0"]),
+            wrong("weight = 2", "weight = -2", "", &["weight above 0"]),
+            wrong("\"style\"", "\"truth\"", "", &["two axes are called \"truth\""]),
+            wrong("\"style\"", "\"st yle\"", "", &["\"st yle\" is no name"]),
+        ],
+    );
+    // Other judges stand in one line.
+    let with = |judge: &str| {
+        let (before, rest) = JUDGED.split_once("\n[tasks.judge]").unwrap();
+        let agents = rest.split_once("[[agents]]").unwrap().1;
+        TeamSpec::parse(&format!("{before}judge = {judge}\n[[agents]]{agents}"))
+    };
+    let line = 1 + JUDGED.lines().position(|line| line.starts_with("test = ")).unwrap() + 1;
+    for judge in [
+        r#"{ rule = "numeric", tolerance = 0.01, relative = 0.1, pointer = "/a" }"#,
+        r#"{ rule = "json-schema" }"#,
+        r#"{ rule = "command", command = ["./judge"], by = "exit-code" }"#,
+    ] {
+        let spec = with(judge).unwrap().tasks.unwrap().judge;
+        let again: JudgeSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+        assert_eq!(again, spec, "{judge}");
+    }
+    for (judge, said) in [
+        ("\"txt\"", "did you mean \"text\"?"),
+        ("7", "\"text\", \"sha256\", or a table such as"),
+        (r#"{ rule = "regex", tolerance = 1 }"#, "unknown key \"tolerance\""),
+        (r#"{ rule = "numeric", tolernce = 1 }"#, "did you mean \"tolerance\"?"),
+        (r#"{ rule = "numeric", tolerance = -1 }"#, "tolerance is -1"),
+        (r#"{ rule = "numeric", pointer = "a" }"#, "pointer is \"a\": it begins with /"),
+        (r#"{ rule = "command", command = [] }"#, "empty command"),
+        (r#"{ rule = "command" }"#, "\"command\" is missing"),
+        (r#"{ rule = "command", command = ["x"], timeout_ms = 0 }"#, "1 .. 86400000"),
+    ] {
+        let (at, message) = with(judge).unwrap_err();
+        assert!(at == Some(line) && message.contains(said), "{judge}: {at:?} {message}");
+    }
+    // What the digest of a run rests on says nothing of what a file does not mention.
+    let plain = serde_json::to_string(&with("\"text\"").unwrap().tasks).unwrap();
+    assert!(plain.contains("\"judge\":\"text\""), "{plain}");
+    let reward = serde_json::to_string(&RewardSpec::default()).unwrap();
+    assert!(!["time", "retry", "scale"].iter().any(|key| reward.contains(key)), "{reward}");
 }
 
 const COORDINATED: &str = r#"schema = "relevo.team/v1"
