@@ -33,6 +33,8 @@ enum Command {
     #[command(subcommand)]
     Replay(cmd::replay::ReplayCommand),
     #[command(subcommand)]
+    Judge(cmd::judge::JudgeCommand),
+    #[command(subcommand)]
     Lab(cmd::lab::LabCommand),
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Stop(arguments) => cmd::stop::stop(&arguments),
         Command::Policy(command) => cmd::policy::policy(&command),
         Command::Replay(command) => cmd::replay::replay(&command),
+        Command::Judge(command) => cmd::judge::judge(&command),
         Command::Lab(command) => cmd::lab::lab(&command),
     };
     match result {

@@ -4,7 +4,8 @@
 //! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act; in [`learn`] participants of `relevo-core` decide
 //! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
 //! the cells of a plan; [`guard`]s hold whatever is learned, an [`approval`] is a person's, and a run can be told to [`stop`];
-//! A [`judge`] says how good what came out is and [`reward`] what that earns; [`evaluate`] measures and [`report`] tells, with each [`picture`].
+//! a [`judge`] says how good what came out is, and [`reward`] what that earns; [`evaluate`] measures and [`report`] tells,
+//! with each [`picture`].
 //!
 //! What is absent: no learning target is computed here, and no learner is given what another one saw.
 

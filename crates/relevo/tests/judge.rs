@@ -295,7 +295,7 @@ fn gullible(answers: &[String]) -> String {
 const NO_PROBES: Probes = Probes { canary: 0.0, fooled_above: 0.5, on_fooled: OnFooled::Discard, swap: 0.0 };
 
 fn relative(model: Arc<Played>, probes: Probes) -> RelativeJudge {
-    RelativeJudge { name: "judge".into(), model, rubric: Rubric::default(), probes, seed: 7 }
+    RelativeJudge { name: "judge".into(), model, rubric: Rubric::default(), probes }
 }
 
 fn group<const N: usize>(answers: [&str; N]) -> Vec<Candidate> {
@@ -317,7 +317,7 @@ fn scores_come_back_to_whom_they_belong_whatever_the_order() {
             first[(x * 10.0).round() as usize - 1] += 1;
         }
     }
-    // Seed 7, 2000 labels; five standard deviations, each missed by chance once in two million.
+    // Labels run/0 to run/1999; five standard deviations, each missed by chance once in two million.
     let near = |found: u64, p: f64, what: &str| {
         let (mean, sd) = (2000.0 * p, (2000.0 * p * (1.0 - p)).sqrt());
         assert!((found as f64 - mean).abs() < 5.0 * sd, "{what}: {found}, expected {mean} ± {sd}");
@@ -370,7 +370,7 @@ fn a_judge_that_is_fooled_has_no_say() {
             assert_eq!(verdict.failures.len(), usize::from(!counts));
         }
     }
-    // One of four canaries is the plea. Seed 7, 200 labels, five standard deviations: 50 ± 31.
+    // One of four canaries is the plea. Labels 0 to 199, five standard deviations: 50 ± 31.
     let [discarding, flagging] = health;
     assert_eq!((discarding.canaries, discarding.fooled), (200, flagging.fooled));
     assert!((19..=81).contains(&discarding.fooled), "{}", discarding.fooled);
@@ -566,7 +566,7 @@ fn a_panel_takes_the_mean_and_says_how_far_apart_it_is() {
     ] {
         let members: Vec<Arc<dyn Judge>> = members.into_iter().cloned().collect();
         let calls = members.len() as u64;
-        let panel = Panel { members, auditor: None, seed: 7 };
+        let panel = Panel { members, auditor: None };
         let verdict = wait(panel.judge(&group([".4", ".1"]), "x"));
         assert_eq!((verdict.calls, verdict.tokens, verdict.failures.len()), (calls, 100 * calls, failures));
         let found = verdict.scores[0].as_ref().map(|s| [s.quality, s.disagreement, s.confidence]);
@@ -582,14 +582,14 @@ fn a_panel_takes_the_mean_and_says_how_far_apart_it_is() {
 fn an_auditor_is_asked_now_and_then_and_does_not_count() {
     let contrary: fn(&[String]) -> String = |a| scored(a.iter().map(|a| 1.0 - a.parse::<f64>().unwrap()));
     let auditor = Auditor { name: "second".into(), judge: fixed("second", contrary), rate: 0.25 };
-    let panel = Panel { members: vec![fixed("first", honest)], auditor: Some(auditor), seed: 7 };
+    let panel = Panel { members: vec![fixed("first", honest)], auditor: Some(auditor) };
     let mut health = JudgeHealth::default();
     for n in 0..1000 {
         let verdict = wait(panel.judge(&group([".4", ".1"]), &n.to_string()));
         assert_eq!(qualities(&verdict), [Some(0.4), Some(0.1)]);
         health.observe(&verdict);
     }
-    // Seed 7, 1000 labels, five standard deviations: 250 ± 68.
+    // Labels 0 to 999, five standard deviations: 250 ± 68.
     assert!((182..=318).contains(&health.audits.n), "{}", health.audits.n);
     assert_eq!(health.calls, 1000 + health.audits.n);
     assert_eq!(health.audits.value(), Some(0.0));

@@ -303,6 +303,7 @@ fn judges_and_rewards() {
             wrong(MODELS, "models = [\"mini\", \"mini\"]", "", &["\"mini\" is there twice"]),
             wrong("weight = 2", "weight = 0", "", &["weight above 0"]),
             wrong("weight = 2", "weight = -2", "", &["weight above 0"]),
+            wrong("weight = 0", "weight = -2", "", &["[0, 1000000]"]),
             wrong("\"style\"", "\"truth\"", "", &["two axes are called \"truth\""]),
             wrong("\"style\"", "\"st yle\"", "", &["\"st yle\" is no name"]),
         ],

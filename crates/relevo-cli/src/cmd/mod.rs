@@ -11,6 +11,7 @@ pub(crate) use say;
 
 pub(crate) mod approvals;
 pub(crate) mod explain;
+pub(crate) mod judge;
 pub(crate) mod lab;
 pub(crate) mod learn;
 pub(crate) mod policy;

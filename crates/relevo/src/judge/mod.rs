@@ -18,14 +18,18 @@ pub mod relative;
 mod reply;
 pub mod rule;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU64, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use relevo_core::policy_file::hex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
-use crate::agent::Failure;
+use crate::{agent::Failure, team::JudgeSpec};
+use command::CommandJudge;
+use panel::{Auditor, Panel};
+use relative::{Ask, RelativeJudge};
+use rule::RuleJudge;
 
 /// Judges what came of one task, or compares what came of several attempts at the same one.
 #[async_trait]
@@ -33,6 +37,33 @@ pub trait Judge: Send + Sync {
     /// Judges a group of attempts at the same task. `label` names the occasion: with the same label, a judge orders,
     /// delimits and probes in the same way.
     async fn judge(&self, group: &[Candidate], label: &str) -> Verdict;
+}
+
+/// The judge of a team whose file lies in `directory`, and how many attempts at a task it is to be given together.
+/// `models` finds a model by its name; the error is a name that it does not know.
+pub fn of_team(
+    spec: &JudgeSpec,
+    directory: &Path,
+    models: impl Fn(&str) -> Option<Arc<dyn Ask>>,
+) -> Result<(Arc<dyn Judge>, NonZeroU64), String> {
+    let section = match spec {
+        JudgeSpec::Rule(rule) => return Ok((Arc::new(RuleJudge(rule.clone())), NonZeroU64::MIN)),
+        JudgeSpec::Command(command) => {
+            return Ok((Arc::new(CommandJudge::new(command, directory)), NonZeroU64::MIN));
+        }
+        JudgeSpec::Relative(section) => section,
+    };
+    let judge = |name: &String| -> Result<Arc<dyn Judge>, String> {
+        let (rubric, probes) = (section.rubric(), section.probes());
+        let model = models(name).ok_or_else(|| name.clone())?;
+        Ok(Arc::new(RelativeJudge { name: name.clone(), model, rubric, probes }))
+    };
+    let members = section.models.iter().map(judge).collect::<Result<_, _>>()?;
+    let auditor = section.audit.as_ref().map(|audit| {
+        Ok::<_, String>(Auditor { name: audit.model.clone(), judge: judge(&audit.model)?, rate: audit.rate })
+    });
+    let group = NonZeroU64::new(section.group as u64).unwrap_or(NonZeroU64::MIN);
+    Ok((Arc::new(Panel { members, auditor: auditor.transpose()? }), group))
 }
 
 /// A finished attempt at a task, with all that a judge is shown of it.

@@ -17,8 +17,6 @@ pub struct Panel {
     pub members: Vec<Arc<dyn Judge>>,
     /// One whose scores do not count, asked now and then to see whether it would have said the same.
     pub auditor: Option<Auditor>,
-    /// The seed of when the auditor is asked.
-    pub seed: u64,
 }
 
 /// A judge of judges.
@@ -35,7 +33,7 @@ pub struct Auditor {
 impl Judge for Panel {
     async fn judge(&self, group: &[Candidate], label: &str) -> Verdict {
         let is_audited = |auditor: &&Auditor| {
-            Rng::stream(self.seed, &format!("audit/{}/{label}", auditor.name)).unit() < auditor.rate
+            Rng::stream(0, &format!("audit/{}/{label}", auditor.name)).unit() < auditor.rate
         };
         let auditor = self.auditor.as_ref().filter(is_audited);
         let judges = self.members.iter().chain(auditor.map(|auditor| &auditor.judge));

@@ -43,7 +43,7 @@ pub(super) fn system(rubric: &Rubric, count: usize) -> String {
 
 /// The task and its trajectories, in this order. The mark is a function of `label`, and of the texts where they would
 /// contain it.
-pub(super) fn user(trajectories: &[&Candidate], seed: u64, label: &str) -> String {
+pub(super) fn user(trajectories: &[&Candidate], label: &str) -> String {
     let mut sections = vec![];
     if let Some(first) = trajectories.first() {
         sections.push(("question".to_owned(), shown(&first.question, QUESTION_BYTES_MAX)));
@@ -62,7 +62,7 @@ pub(super) fn user(trajectories: &[&Candidate], seed: u64, label: &str) -> Strin
         }
         add("answer", shown(&String::from_utf8_lossy(answer), ANSWER_BYTES_MAX));
     }
-    let mark = mark(&sections, seed, label);
+    let mark = mark(&sections, label);
     let mut text = format!("mark: {mark}\n");
     for (name, content) in sections {
         let _ = writeln!(text, "[[{mark} {name}\n{content}\n{mark}]]");
@@ -90,10 +90,10 @@ pub(super) fn schema(rubric: &Rubric) -> Value {
 }
 
 /// A word that none of the texts contains: the first such one of a sequence that the label begins.
-fn mark(sections: &[(String, String)], seed: u64, label: &str) -> String {
+fn mark(sections: &[(String, String)], label: &str) -> String {
     let word = |count: u64| {
         let mut hasher = blake3::Hasher::new_derive_key("relevo 2026 judge mark v1");
-        hasher.update(&seed.to_le_bytes()).update(&count.to_le_bytes()).update(label.as_bytes());
+        hasher.update(&count.to_le_bytes()).update(label.as_bytes());
         hasher.finalize().to_hex()[..16].to_owned()
     };
     let is_new = |word: &String| !sections.iter().any(|(_, text)| text.contains(word));

@@ -1,4 +1,4 @@
-//! A judge that compares: one model sees several trajectories of the same task at once, in an order that a seed drew, and
+//! A judge that compares: one model sees several trajectories of the same task at once, in an order that the label draws, and
 //! scores each on several axes. A model is asked through [`Ask`], whatever it is.
 //!
 //! What keeps it honest: it sees neither arms nor models nor skills; text of trajectories stands between marks that it
@@ -147,8 +147,6 @@ pub struct RelativeJudge {
     pub rubric: Rubric,
     /// How it is tried.
     pub probes: Probes,
-    /// The seed of orders and probes.
-    pub seed: u64,
 }
 
 /// One showing of a group.
@@ -180,7 +178,7 @@ impl RelativeJudge {
                 Question {
                     label: format!("{label}/{}/{showing}", self.name),
                     system: prompt::system(&self.rubric, order.len()),
-                    user: prompt::user(&shown.collect::<Vec<_>>(), self.seed, label),
+                    user: prompt::user(&shown.collect::<Vec<_>>(), label),
                     schema: prompt::schema(&self.rubric),
                 }
             })
@@ -258,7 +256,7 @@ impl Judge for RelativeJudge {
         }
 
         // Everything is drawn, whether it is used or not, so that rates do not shift what follows.
-        let mut rng = Rng::stream(self.seed, &format!("judge/{}/{label}", self.name));
+        let mut rng = Rng::stream(0, &format!("judge/{}/{label}", self.name));
         let is_probed = rng.unit() < self.probes.canary;
         let answer = CANARIES[rng.below(CANARIES.len() as u32) as usize];
         let like = &group[rng.below(group.len() as u32) as usize];

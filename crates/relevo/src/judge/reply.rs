@@ -70,7 +70,8 @@ fn marks(entry: Entry, axes: &[Axis]) -> Result<Marks, String> {
     // q = sum of w_i x_i / sum of w_i over the axes that were given, else the score of the whole
     let weight: f64 = known.iter().map(|(axis, _)| axis.weight).sum();
     let sum: f64 = known.iter().map(|(axis, x)| axis.weight * x).sum();
-    let quality = if weight > 0.0 { Some((sum / weight).clamp(0.0, 1.0)) } else { score };
+    let quality =
+        if weight > 0.0 && weight.is_finite() { Some((sum / weight).clamp(0.0, 1.0)) } else { score };
     Ok(Marks {
         quality: quality.ok_or("it has neither axes nor a score")?,
         axes: known.into_iter().map(|(axis, x)| (axis.name.clone(), x)).collect(),

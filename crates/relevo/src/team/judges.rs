@@ -17,6 +17,7 @@ use crate::judge::{
 /// The most models of a panel, the most axes, and the longest text that a judge is told of each.
 const MODELS_MAX: usize = 16;
 const AXES_MAX: usize = 16;
+const WEIGHT_MAX: f64 = 1e6;
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// How the end of a task is judged: `"text"` and `"sha256"`, or a table with a `rule`.
@@ -223,7 +224,7 @@ fn check_relative(section: &RelativeSection) -> Result<(), (String, String)> {
         let what = format!("group is {group}: 2 to {GROUP_MAX} attempts at a task can be compared");
         return fault("group", what);
     }
-    if axes.len() > AXES_MAX || !(axes.iter().map(|axis| axis.weight).sum::<f64>() > 0.0) {
+    if axes.len() > AXES_MAX || axes.iter().all(|axis| axis.weight <= 0.0) {
         return fault("axes", format!("at most {AXES_MAX} axes, one of them with a weight above 0"));
     }
     for (i, Axis { name, weight, asks }) in axes.iter().enumerate() {
@@ -239,9 +240,9 @@ fn check_relative(section: &RelativeSection) -> Result<(), (String, String)> {
         if axes[..i].iter().any(|other| other.name == *name) {
             return fault(&place, format!("two axes are called {name:?}: rename one"));
         }
-        if *weight < 0.0 || asks.len() > TEXT_BYTES_MAX {
+        if !(0.0..=WEIGHT_MAX).contains(weight) || asks.len() > TEXT_BYTES_MAX {
             let what = format!(
-                "axis {name:?}: its weight is 0 or more, and asks has at most {TEXT_BYTES_MAX} bytes"
+                "axis {name:?}: its weight lies in [0, {WEIGHT_MAX}], and asks has at most {TEXT_BYTES_MAX} bytes"
             );
             return fault(&place, what);
         }
