@@ -299,6 +299,7 @@ fn judges_and_rewards() {
             wrong("group = 4", "group = 4\nswap = 1.5", "swap", &["swap is 1.5", "[0, 1]"]),
             wrong("canary = 0.05", "canary = -1", "", &["canary is -1"]),
             wrong("rate = 0.1", "rate = 2", "", &["rate is 2"]),
+            wrong("\"big\"", "\"fast\"", "", &["would agree with itself"]),
             wrong(MODELS, "models = []", "", &["1 to 16 models"]),
             wrong(MODELS, "models = [\"mini\", \"mini\"]", "", &["\"mini\" is there twice"]),
             wrong("weight = 2", "weight = 0", "", &["weight above 0"]),

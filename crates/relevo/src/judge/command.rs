@@ -6,11 +6,11 @@
 //! The program runs in a fresh private directory with the answer as the file `in`. On stdin comes one line of JSON:
 //!
 //! ```json
-//! {"schema":"relevo.judge/v1","task":"7","question":"","expect":{"tests":["a","b"]},"answer":{"path":"in","bytes":1234}}
+//! {"schema":"relevo.judge/v1","task":"7","question":"","expect":{"tests":["a"]},"answer":{"path":"in","bytes":1234}}
 //! ```
 //!
-//! `expect` is that of the task file, as it stands there, or null. With `by = "reply"` it prints one line of JSON on stdout and exits with
-//! code 0:
+//! `expect` is that of the task file, as it stands there, or null. With `by = "reply"` it prints one line of JSON on
+//! stdout and exits with code 0:
 //!
 //! ```json
 //! {"score":0.7,"confidence":0.9,"explanation":"one test of two fails","tokens":0,"money":0.0}

@@ -153,14 +153,14 @@ impl Test<'_> {
     /// The quality, and why.
     fn mark(&self, answer: &[u8]) -> (f64, String) {
         let met = |met: bool, why: &str| (f64::from(u8::from(met)), why.to_owned());
-        let text = String::from_utf8_lossy(answer);
+        let text = || String::from_utf8_lossy(answer);
         match self {
             Test::Sha256(sum) => met(hex(&Sha256::digest(answer)) == *sum, ""),
-            Test::Text(expected) => met(text.trim() == *expected, ""),
+            Test::Text(expected) => met(text().trim() == *expected, ""),
             Test::Number { expected, within, pointer } => {
                 let found = match pointer {
-                    None => last_number(&text),
-                    Some(pointer) => serde_json::from_str::<Value>(&text).ok().and_then(|json| {
+                    None => last_number(&text()),
+                    Some(pointer) => serde_json::from_str::<Value>(&text()).ok().and_then(|json| {
                         let found = json.pointer(pointer)?;
                         found.as_f64().or_else(|| found.as_str()?.trim().parse().ok())
                     }),
@@ -170,8 +170,8 @@ impl Test<'_> {
                     None => met(false, "it has no number there"),
                 }
             }
-            Test::Regex(pattern) => met(pattern.is_match(text.trim()), ""),
-            Test::Schema(schema) => match serde_json::from_str::<Value>(&text) {
+            Test::Regex(pattern) => met(pattern.is_match(text().trim()), ""),
+            Test::Schema(schema) => match serde_json::from_str::<Value>(&text()) {
                 Err(e) => met(false, &format!("it is no JSON: {e}")),
                 Ok(json) => match schema.validate(&json) {
                     Ok(()) => met(true, ""),
@@ -179,7 +179,7 @@ impl Test<'_> {
                 },
             },
             Test::Contains(facts) => {
-                let text = plain(&text);
+                let text = plain(&text());
                 let absent: Vec<&str> =
                     facts.iter().map(String::as_str).filter(|fact| !text.contains(fact)).collect();
                 let share = 1.0 - absent.len() as f64 / facts.len() as f64;

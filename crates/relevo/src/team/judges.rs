@@ -220,6 +220,13 @@ fn check_relative(section: &RelativeSection) -> Result<(), (String, String)> {
             format!("{name:?} is there twice: its opinion would count twice"),
         );
     }
+    if let Some(AuditSection { model, .. }) = audit.as_ref().filter(|audit| models.contains(&audit.model)) {
+        let model = shown(model);
+        return fault(
+            "audit/model",
+            format!("{model:?} is one of the judges, and would agree with itself: name another"),
+        );
+    }
     if !(2..=GROUP_MAX).contains(group) {
         let what = format!("group is {group}: 2 to {GROUP_MAX} attempts at a task can be compared");
         return fault("group", what);
