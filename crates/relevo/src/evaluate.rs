@@ -206,13 +206,15 @@ pub async fn walk(
         acted: vec![],
         earned: 0.0,
         discount: 1.0,
+        judged: false,
     };
     let stop = match stage.coordination() {
         Some(_) => way.coordinated(chooser).await,
         None => way.handed_on(chooser).await,
     };
-    let concluded = stop.is_concluded();
-    let Way { scene, start, turns, acted, earned, .. } = way;
+    let quality = way.quality(number).await;
+    way.earn(stage.team().reward.success * quality.unwrap_or(0.0));
+    let Way { scene, start, turns, acted, earned, judged: concluded, .. } = way;
     let Totals { calls, failures, tokens, .. } = scene.totals();
     Ok(Walk {
         task: scene.task().id.clone(),
@@ -220,8 +222,7 @@ pub async fn walk(
         turns,
         acted,
         walk_return: earned,
-        // What was not concluded has no quality, whatever it looks like.
-        quality: if concluded { scene.quality() } else { Some(0.0) },
+        quality,
         calls,
         failures,
         tokens,
@@ -244,9 +245,26 @@ struct Way<'s, 'g> {
     earned: f64,
     /// gamma^(primitive steps so far).
     discount: f64,
+    /// Whether the task has come to an end that is judged.
+    judged: bool,
 }
 
 impl Way<'_, '_> {
+    /// The quality of what came out, if it can be known. What was not concluded has none, whatever it looks like; a judge
+    /// that only compares has nothing to compare one walk with.
+    async fn quality(&self, number: u64) -> Option<f64> {
+        match self.stage.judge() {
+            _ if !self.judged => Some(0.0),
+            None => self.scene.quality(),
+            Some((judge, group)) if group.get() == 1 => {
+                let candidate = self.scene.candidate(&self.acted);
+                let verdict = judge.judge(&[candidate], &format!("measuring/{number}")).await;
+                verdict.scores.into_iter().next().flatten().map(|score| score.quality)
+            }
+            Some(_) => None,
+        }
+    }
+
     fn earn(&mut self, reward: f64) {
         self.earned += self.discount * reward;
     }
@@ -255,7 +273,7 @@ impl Way<'_, '_> {
     fn stop(&mut self, reason: StopReason) -> StopReason {
         self.scene.halt(reason);
         if self.stage.coordination().is_some() {
-            self.earn(self.scene.conclude());
+            self.judged = true;
         }
         reason
     }
@@ -280,7 +298,7 @@ impl Way<'_, '_> {
         operation: OperationId,
     ) -> Result<Option<String>, StopReason> {
         let Some((mut agent, mut call)) = self.scene.call(participant, operation, self.handoff) else {
-            let performance = self.scene.take(participant, operation, None);
+            let performance = self.scene.take(participant, operation, None, 0);
             self.earn(performance.reward);
             return Ok(performance.failure);
         };
@@ -313,8 +331,8 @@ impl Way<'_, '_> {
         // What is simulated takes no time.
         let ms = if self.stage.leaves_process(agent) { clock().saturating_sub(began) } else { 0 };
         let performance = match takes_over {
-            true => self.scene.take_over(outcome),
-            false => self.scene.take(participant, operation, Some(outcome)),
+            true => self.scene.take_over(outcome, ms),
+            false => self.scene.take(participant, operation, Some(outcome), ms),
         };
         let cost = Cost { tokens: performance.usage.tokens, money: performance.money, ms };
         self.guard.after_call(self.team, permit, cost, performance.ended);
@@ -323,7 +341,7 @@ impl Way<'_, '_> {
             return Err(self.stop(reason));
         }
         if takes_over {
-            self.earn(self.scene.conclude());
+            self.judged = true;
             return Err(StopReason::HandedOff);
         }
         Ok(performance.failure)
@@ -340,7 +358,7 @@ impl Way<'_, '_> {
                 Err((_, reason)) => return self.stop(reason),
             };
             let Some(operation) = chooser.operation(coordinator, &observation) else {
-                self.earn(self.scene.conclude());
+                self.judged = true;
                 return StopReason::Finished;
             };
             let performed = self.perform(coordinator, operation).await;
@@ -352,7 +370,7 @@ impl Way<'_, '_> {
             }
             match self.scene.after(coordinator, AgentId::ORIGIN) {
                 After::Concluded(stop) => {
-                    self.earn(self.scene.conclude());
+                    self.judged = true;
                     return stop;
                 }
                 After::Operate(next) | After::HandOver(next) => sight = next,
@@ -425,7 +443,7 @@ impl Way<'_, '_> {
             let Some(action) = action else { return reason };
             let to = team.choice_name(agent, action);
             if to == FINISH {
-                self.earn(self.scene.conclude());
+                self.judged = true;
                 return StopReason::Finished;
             }
             self.earn(team.reward.handoff);

@@ -34,10 +34,11 @@ use crate::{
     },
     guard::{Masks, StopReason, TeamGuard},
     interface::{Situation, View},
-    judge::{Candidate, Judge},
+    judge::{self, Candidate, Judge},
     redact::Redactor,
+    reward::{self, Spent, Usual},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{EstimatorSection, FINISH, Failures, TeamSpec, nearest},
+    team::{EstimatorSection, FINISH, Failures, JudgeSpec, RewardScale, TasksSpec, TeamSpec, nearest},
 };
 
 /// A team with everything that it takes to act: programs or a simulated world, and tasks.
@@ -104,6 +105,23 @@ impl Stage {
                 _ => return Err(TaskError(format!("agent {:?} has nothing to act with", agent.name))),
             });
         }
+        if team.reward.retry != 0.0 || team.reward.scale != RewardScale::Absolute {
+            return Err(TaskError(
+                "[reward] retry and scale = \"median\" are not applied while learning yet: leave them out"
+                    .into(),
+            ));
+        }
+        // A rule is applied at once, by the tasks themselves.
+        let judge = match &team.tasks {
+            None | Some(TasksSpec { judge: JudgeSpec::Rule(_), .. }) => None,
+            Some(TasksSpec { judge, .. }) => {
+                Some(judge::of_team(judge, directory, |_| None).map_err(|name| {
+                    TaskError(format!(
+                        "[tasks] judge: the model {name:?} is unknown; models can not be asked yet"
+                    ))
+                })?)
+            }
+        };
         let tasks: Arc<dyn TaskSource> = match (&team.tasks, simulator) {
             (Some(spec), _) => Arc::new(FileTasks::load(spec, directory)?),
             (None, Some(world)) => world,
@@ -123,7 +141,7 @@ impl Stage {
             (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
-        Ok(Stage { team, deciders, agents, tasks, redactor, clock, judge: None })
+        Ok(Stage { team, deciders, agents, tasks, redactor, clock, judge })
     }
 
     /// The same stage by another clock.
@@ -554,6 +572,7 @@ impl<'s> Scene<'s> {
         participant: AgentId,
         operation: OperationId,
         outcome: Option<Outcome>,
+        ms: u64,
     ) -> Performance {
         let Some(outcome) = outcome else {
             let progress = self.progress.as_mut().expect("only a coordinator skips");
@@ -581,11 +600,11 @@ impl<'s> Scene<'s> {
                 self.artifact.payload = progress.payload().into();
             }
         }
-        self.count(&outcome, failure)
+        self.count(&outcome, ms, failure)
     }
 
     /// Take what came of a call of somebody who took the task over: it is what comes out.
-    pub fn take_over(&mut self, outcome: Outcome) -> Performance {
+    pub fn take_over(&mut self, outcome: Outcome, ms: u64) -> Performance {
         let mut failure = outcome.failure().cloned();
         if failure.is_none() {
             let answer = match &self.progress {
@@ -598,26 +617,25 @@ impl<'s> Scene<'s> {
                 Err(e) => failure = Some(Failure::Garbage(e.to_string())),
             }
         }
-        self.count(&outcome, failure)
+        self.count(&outcome, ms, failure)
     }
 
     /// What a call has cost, and how it ended.
-    fn count(&mut self, outcome: &Outcome, failure: Option<Failure>) -> Performance {
-        let reward = &self.stage.team.reward;
-        // r = price of a call + tokens / 1000 * their price + money * its weight + what the agent measured
-        let used = outcome.tokens as f64 / 1000.0 * reward.tokens + outcome.money * reward.money;
+    fn count(&mut self, outcome: &Outcome, ms: u64, failure: Option<Failure>) -> Performance {
+        let failures = u32::from(failure.is_some());
+        let (tokens, money) = (outcome.tokens, outcome.money);
+        let spent = Spent { calls: 1, failures, tokens, money, ms, ..Spent::default() };
+        let cost = reward::cost(&self.stage.team.reward, &spent, &Usual::default());
         let mut performance = Performance {
-            reward: reward.call + used + outcome.reward.unwrap_or(0.0),
-            usage: Usage { tokens: outcome.tokens, failures: 0 },
-            money: outcome.money,
+            reward: cost + outcome.reward.unwrap_or(0.0),
+            usage: Usage { tokens, failures },
+            money,
             ended: Ok(()),
             failure: None,
         };
         if let Some(failure) = failure {
             self.last.ended = failure.kind().word();
             performance.ended = Err(failure.kind());
-            performance.reward += reward.failure;
-            performance.usage.failures = 1;
             performance.failure = Some(match outcome.stderr_tail.trim() {
                 "" => failure.to_string(),
                 tail => format!("{failure}; its last words: {tail}"),
@@ -641,7 +659,7 @@ impl<'s> Scene<'s> {
             Some((_, call)) => Some(call.await),
             None => None,
         };
-        self.take(participant, operation, outcome)
+        self.take(participant, operation, outcome, 0)
     }
 
     /// What comes out: the artifact, or in a coordinated team the answer in it.
@@ -660,13 +678,17 @@ impl<'s> Scene<'s> {
         let role = |agent: &AgentId| self.stage.team.agents[agent.0 as usize].role;
         let mut candidate = Candidate {
             task: self.task.id.clone(),
+            question: match &self.progress {
+                Some(progress) => progress.document().goal.clone().unwrap_or_default(),
+                None => String::from_utf8_lossy(&self.task.artifact.payload).into_owned(),
+            },
+            expected: self.task.expected.clone(),
             path: acted.iter().filter_map(|agent| Some(role(agent)?.name().to_owned())).collect(),
             answer: self.result().payload.to_vec(),
             ..Candidate::default()
         };
         if let Some(progress) = &self.progress {
             let document = progress.document();
-            candidate.question = document.goal.clone().unwrap_or_default();
             let evidence = document.evidence.iter().map(|e| (e.source.clone(), e.text.clone()));
             candidate.evidence = evidence.collect();
             candidate.verifier_notes =
@@ -678,10 +700,5 @@ impl<'s> Scene<'s> {
     /// The quality of what came out, in [0, 1], if it can be known.
     pub fn quality(&self) -> Option<f64> {
         self.stage.tasks.quality(&self.task, &self.result())
-    }
-
-    /// The reward of concluding the task now.
-    pub fn conclude(&self) -> f64 {
-        self.stage.team.reward.success * self.quality().unwrap_or(0.0)
     }
 }

@@ -788,8 +788,7 @@ impl Shop {
     fn new(train: &str) -> Self {
         let shop = Shop(folder());
         for (name, script) in PROGRAMS {
-            shop.write(name, &format!("#!/bin/sh\nread -r _\n{script}\n"));
-            fs::set_permissions(shop.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+            shop.program(name, script);
         }
         for word in ["one", "two", "three"] {
             shop.write(word, &format!("{word}\n"));
@@ -803,15 +802,21 @@ impl Shop {
         self.0.path().join(name)
     }
 
+    fn program(&self, name: &str, script: &str) {
+        self.write(name, &format!("#!/bin/sh\nread -r _\n{script}\n"));
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     fn write(&self, name: &str, text: &str) {
         fs::write(self.path(name), text).unwrap();
     }
 
     /// The team of `pass`, which hands to all the others, which hand to nobody.
     fn stage(&self, judge: &str, others: &[&str]) -> Result<Stage, TaskError> {
+        let judge = if judge.starts_with('{') { judge.to_owned() } else { format!("{judge:?}") };
         let mut text = format!(
             "schema = \"relevo.team/v1\"\nname = \"shop\"\nstart = \"pass\"\n[tasks]\ntrain = \"train.jsonl\"\n\
-             test = \"test.jsonl\"\njudge = \"{judge}\"\nmissing = \"make them first\"\n[reward]\ncall = -0.1\nfailure = -0.1\n\
+             test = \"test.jsonl\"\njudge = {judge}\nmissing = \"make them first\"\n[reward]\ncall = -0.1\nfailure = -0.1\n\
              [[agents]]\nname = \"pass\"\ncommand = [\"./pass\"]\nobserves = [\"payload.kind\"]\nhandoffs = {:?}\n",
             [&["finish"], others].concat()
         );
@@ -1056,6 +1061,31 @@ fn judged(says: Says, group: u64) -> (Stage, Arc<Panel>) {
     let panel = Arc::new(Panel { asked: AtomicUsize::new(0), says });
     let stage = stage(team("policy = { rule = \"epsilon-greedy\", epsilon = 0.3 }", THREE));
     (stage.judged_by(panel.clone(), group.try_into().unwrap()).with_clock(Arc::new(|| 0)), panel)
+}
+
+/// A program judges what comes out, while learning and while measuring; one that fails teaches nothing.
+#[tokio::test]
+async fn a_program_judges() {
+    let shop = Shop::new(&texts(&["one", "two"]));
+    let judge = "{ rule = \"command\", command = [\"./judge\"] }";
+    let says = |script: &str| shop.program("judge", script);
+    says("grep -q '[A-Z]' in && s=0.75 || s=0.25; echo \"{\\\"score\\\":$s}\"");
+    let stage = shop.stage(judge, &["upper", "crash"]).unwrap();
+    let out = folder();
+    let mut session = Session::start(&stage, out.path(), config(1, 30)).unwrap();
+    let left = finish(&mut session, out.path()).await;
+    let qualities: Vec<f64> = left.ends.iter().filter_map(|end| end.quality).collect();
+    assert_eq!(qualities.len(), 30, "{qualities:?}");
+    assert!(qualities.contains(&0.75) && qualities.contains(&0.25), "{qualities:?}");
+    let task = stage.tasks().evaluation(0).unwrap().unwrap();
+    let learners = session.participants().iter().map(|p| p.learner()).collect();
+    let walk = walk(&stage, &mut stage.guard(), task, 0, &mut Greedy { learners }).await.unwrap();
+    assert_eq!((&walk.artifact.payload[..], walk.quality), (&b"THREE\n"[..], Some(0.75)));
+
+    says("exit 7");
+    let left = learn(&stage, config(1, 8)).await;
+    assert!(left.ends.iter().all(|end| end.quality.is_none()));
+    assert!(!entries(&left.ledger).iter().any(|(_, record)| matches!(record, Record::Finished { .. })));
 }
 
 /// Attempts at the same task are judged together, each verdict is paid for once, wherever the run is cut, and what is

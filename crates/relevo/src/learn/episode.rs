@@ -457,8 +457,8 @@ impl<'s> Episode<'s> {
         let ms = returned.as_ref().map_or(0, |(_, _, ms)| *ms);
         let outcome = returned.map(|(_, outcome, _)| outcome);
         let performance = match calling.takeover {
-            Some(_) => self.scene.take_over(outcome.expect("somebody who takes over is called")),
-            None => self.scene.take(agent, operation, outcome),
+            Some(_) => self.scene.take_over(outcome.expect("somebody who takes over is called"), ms),
+            None => self.scene.take(agent, operation, outcome, ms),
         };
         let usage = performance.usage;
         if let Pass::Permitted(permit) = std::mem::replace(&mut calling.pass, Pass::Unasked) {
