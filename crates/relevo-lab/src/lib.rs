@@ -11,6 +11,7 @@ pub mod experiment;
 pub mod experiments;
 pub mod linalg;
 pub mod mail;
+pub mod model_server;
 pub mod playthrough;
 pub mod plot;
 pub mod results;

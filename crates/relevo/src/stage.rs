@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     num::NonZeroU64,
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -22,11 +22,12 @@ use relevo_core::{
 use crate::{
     agent::{
         Agent, Failure, FailureKind, HandoffLabel, OperationCall, Outcome,
+        model::{Listener, ModelAgent},
         process::{Brief, ProcessAgent},
     },
     artifact::{Artifact, Facts},
     coordinate::{
-        coordination::Coordination,
+        coordination::{Coordination, cell},
         document::Document,
         plan::Move,
         progress::{Progress, Reply},
@@ -35,17 +36,22 @@ use crate::{
     guard::{Masks, StopReason, TeamGuard},
     interface::{Situation, View},
     judge::{self, Candidate, Judge},
+    model::{Models, NamedModel, environment::Environment},
     redact::Redactor,
     reward::{self, Spent, Usual},
     tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{EstimatorSection, FINISH, Failures, JudgeSpec, RewardScale, TasksSpec, TeamSpec, nearest},
+    team::{
+        AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, RewardScale, TasksSpec, TeamSpec, nearest,
+    },
 };
 
-/// A team with everything that it takes to act: programs or a simulated world, and tasks.
+/// A team with everything that it takes to act: programs, models or a simulated world, and tasks.
 pub struct Stage {
     team: TeamSpec,
     deciders: Deciders,
     agents: Vec<Arc<dyn Agent>>,
+    models: Models,
+    listener: Arc<OnceLock<Listener>>,
     tasks: Arc<dyn TaskSource>,
     redactor: Option<Redactor>,
     clock: Clock,
@@ -77,6 +83,18 @@ impl Stage {
         simulator: Option<Arc<dyn Simulator>>,
     ) -> Result<Self, TaskError> {
         let mut agents: Vec<Arc<dyn Agent>> = Vec::with_capacity(team.agents.len());
+        let listener: Arc<OnceLock<Listener>> = Arc::default();
+        let (epoch, began) =
+            (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
+        let models = match team.models.is_empty() {
+            true => Models::default(),
+            false => {
+                let environment = Environment::of(directory).map_err(TaskError)?;
+                // Processes that were turned away together are not to come back together.
+                let seed = epoch.as_nanos() as u64 ^ u64::from(std::process::id());
+                Models::new(&team.models, &environment, seed).map_err(TaskError)?
+            }
+        };
         for agent in &team.agents {
             agents.push(match (&agent.command, &agent.simulate, &simulator) {
                 (Some(command), ..) => {
@@ -102,7 +120,21 @@ impl Stage {
                         agent.name
                     ))
                 })?,
-                _ => return Err(TaskError(format!("agent {:?} has nothing to act with", agent.name))),
+                (None, None, _) => match agent.model().and_then(|name| models.get(name)) {
+                    Some(NamedModel { section, model, .. }) => Arc::new(ModelAgent {
+                        model: model.clone(),
+                        price: section.price,
+                        temperature: section.temperature,
+                        max_tokens: section.max_tokens,
+                        role: team.coordinator.as_ref().and_then(|_| Some(cell(agent).ok()?.role)),
+                        instructions: agent.card.as_ref().map_or(String::new(), |c| c.instructions.clone()),
+                        timeout: Duration::from_millis(agent.timeout_ms),
+                        output_bytes_max: agent.output_bytes_max,
+                        listener: listener.clone(),
+                    }),
+                    None => return Err(nothing_to_act_with(agent)),
+                },
+                (None, Some(_), None) => return Err(nothing_to_act_with(agent)),
             });
         }
         if team.reward.retry != 0.0 || team.reward.scale != RewardScale::Absolute {
@@ -137,11 +169,9 @@ impl Stage {
                 regimes: team.agents.iter().map(|a| team.regime(a)).collect(),
             },
         };
-        let (epoch, began) =
-            (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
-        Ok(Stage { team, deciders, agents, tasks, redactor, clock, judge })
+        Ok(Stage { team, deciders, agents, models, listener, tasks, redactor, clock, judge })
     }
 
     /// The same stage by another clock.
@@ -159,6 +189,11 @@ impl Stage {
         self.judge.as_ref().map(|(judge, group)| (&**judge, *group))
     }
 
+    /// Let somebody hear the answers of models as they grow; the first who asks.
+    pub fn listen(&self, listener: Listener) {
+        let _ = self.listener.set(listener);
+    }
+
     /// By what the time of calls is told.
     pub fn clock(&self) -> Clock {
         self.clock.clone()
@@ -167,6 +202,11 @@ impl Stage {
     /// The team.
     pub fn team(&self) -> &TeamSpec {
         &self.team
+    }
+
+    /// Its models.
+    pub fn models(&self) -> &Models {
+        &self.models
     }
 
     /// Its tasks.
@@ -255,7 +295,7 @@ impl Stage {
 
     /// Whether calls leave this process, so that their records must be durable before.
     pub fn is_external(&self) -> bool {
-        self.team.agents.iter().any(|a| a.command.is_some())
+        self.team.agents.iter().any(|a| a.simulate.is_none())
     }
 
     /// Whom a choice of a participant is about: a successor of an agent, a cell that a coordinator invokes; `None` where it
@@ -303,7 +343,7 @@ impl Stage {
 
     /// Whether calls of this agent leave the process.
     pub fn leaves_process(&self, agent: AgentId) -> bool {
-        self.team.agents[agent.0 as usize].command.is_some()
+        self.team.agents[agent.0 as usize].simulate.is_none()
     }
 
     /// What a coordinator sees.
@@ -336,6 +376,10 @@ impl Stage {
         let (answer, own, last, totals) = Default::default();
         Ok(Scene { stage: self, task, artifact, progress, answer, own, last, totals })
     }
+}
+
+fn nothing_to_act_with(agent: &AgentSpec) -> TaskError {
+    TaskError(format!("agent {:?} has nothing to act with", agent.name))
 }
 
 /// What a task has cost so far.

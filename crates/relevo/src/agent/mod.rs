@@ -5,6 +5,7 @@
 //! typed [`Failure`]: a failure is an outcome that is learned from, not an accident of the driver. What an agent learns,
 //! and whom it hands over to, is decided elsewhere.
 
+pub mod model;
 pub mod process;
 pub(crate) mod reply;
 

@@ -197,6 +197,19 @@ impl ProcessAgent {
         }
     }
 
+    /// Whether its program can be started, as far as files show; it is not.
+    pub fn check(&self) -> Result<(), Failure> {
+        let command = self.command()?;
+        let program = Path::new(command.as_std().get_program());
+        match is_executable(program) {
+            true => Ok(()),
+            false => Err(Failure::NotStarted(format!(
+                "`{}` is no executable file; is it there, and is it executable (chmod +x)?",
+                program.display()
+            ))),
+        }
+    }
+
     /// The command with its paths made absolute, as the program runs elsewhere.
     pub(crate) fn command(&self) -> Result<Command, Failure> {
         let Some((program, arguments)) = self.command.split_first() else {
@@ -243,13 +256,16 @@ pub(crate) struct Exit {
 
 /// The absolute path of a program that is named without one. Looked up here, and not by the system: so it can be
 /// started without copying this process's memory map first, and the message can say what is missing.
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
+
 fn in_path(program: &str) -> Result<PathBuf, Failure> {
-    let executable = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-    };
     let path = env::var_os("PATH").unwrap_or_default();
-    let found =
-        env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join(program)).find(executable);
+    let found = env::split_paths(&path)
+        .filter(|dir| dir.is_absolute())
+        .map(|dir| dir.join(program))
+        .find(|path| is_executable(path));
     found.ok_or_else(|| {
         Failure::NotStarted(format!(
             "there is no program `{program}` in PATH; install it, or write `./{program}` if it is beside the team file"

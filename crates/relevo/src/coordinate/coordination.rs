@@ -65,7 +65,7 @@ impl Coordination {
             steps_max,
             branches,
             empty_search: section.empty_search,
-            variants: team.agents.iter().map(Variant::of).collect(),
+            variants: team.agents.iter().map(|agent| Variant::of(agent, team)).collect(),
         })
     }
 
@@ -126,7 +126,7 @@ impl Coordination {
     }
 
     /// The name of a column in policy files: the readable one, with `#` and the version of the cell. Where its skill,
-    /// model, tools, command or role changes, it is another arm.
+    /// model, tools, command or role changes, or what its model is asked with, it is another arm.
     pub fn column_identity(&self, action: ActionId) -> String {
         format!("{}#{}", self.column_name(action), self.variants[self.plan.cell(action)].version)
     }
@@ -167,7 +167,7 @@ pub(crate) fn cell(agent: &AgentSpec) -> Result<Cell, String> {
 }
 
 impl Variant {
-    fn of(agent: &AgentSpec) -> Self {
+    fn of(agent: &AgentSpec, team: &TeamSpec) -> Self {
         let AgentSpec { card, command, simulate, .. } = agent;
         let role = agent.role.or_else(|| Role::of_cell(&agent.name)).map(Role::name);
         // Lists with lengths, so that no two cells write the same bytes.
@@ -181,7 +181,10 @@ impl Variant {
             simulate,
             role,
         );
-        let bytes = serde_json::to_vec(&parts).expect("a team file holds texts and lists");
+        let mut bytes = serde_json::to_vec(&parts).expect("a team file holds texts and lists");
+        if let Some(model) = team.model_of(agent) {
+            serde_json::to_writer(&mut bytes, &model.definition()).expect("it holds texts and numbers");
+        }
         Variant {
             skill: agent.skill_name(),
             model: agent.model().map(str::to_owned),

@@ -4,7 +4,7 @@
 //! [`document`]; from it come the [`belief`]s, and from both the [`state`] that the coordinator decides on. A [`plan`] says
 //! which column of its table stands for what, and with [`activation`] and state makes the [`coordination`] of a team.
 //! [`progress`] leads one task from its first cell to its end, and says where it [`stand`]s. [`card`]s say what a cell is
-//! told to be good at.
+//! told to be good at, and a [`contribution`] is what one adds to the document.
 //!
 //! A [`recording`] is what a coordinator did elsewhere, and [`replay`] feeds it to a participant of `relevo-core` and
 //! compares what was learned.
@@ -12,6 +12,7 @@
 pub mod activation;
 pub mod belief;
 pub mod card;
+pub mod contribution;
 pub mod coordination;
 pub mod document;
 pub mod features;

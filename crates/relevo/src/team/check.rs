@@ -97,6 +97,7 @@ impl TeamSpec {
         }
         self.check_guards()?;
         self.check_trace()?;
+        self.check_models()?;
         let RunSpec { episodes, evaluation_tasks, max_handoffs } = self.run;
         let counts = [
             ("episodes", episodes),
@@ -165,12 +166,8 @@ impl TeamSpec {
                     "has both a command and a role to simulate: leave one of them out".into(),
                 );
             }
-            (None, None, _) => {
-                return fail(
-                    "name",
-                    "has nothing to act with: add command = [\"program\"] or simulate = \"role\"".into(),
-                );
-            }
+            // Whether it has a model is known when its variants and its card are.
+            (None, None, _) => {}
         }
         if agent.handoffs.is_empty() && self.coordinator.is_none() {
             return fail("handoffs", format!("can hand to nobody: add handoffs = [\"{FINISH}\"] or others"));

@@ -151,7 +151,7 @@ impl CoordinatorSection {
 impl AgentSpec {
     /// The model that its skill is to use: its own, else that of the card.
     pub fn model(&self) -> Option<&str> {
-        self.model.as_deref().or(self.card.as_ref()?.model.as_deref())
+        self.model.as_deref().or_else(|| self.card.as_ref()?.model.as_deref())
     }
 
     /// The tools that it may use: its own, else those of the card.
@@ -182,9 +182,10 @@ impl TeamSpec {
     /// Put the cells that variants stand for in the place of the agents that have them. The skill cards lie in `folder`;
     /// without one they are not read.
     pub(super) fn expand(&mut self, folder: Option<&Path>) -> Result<(), Fault> {
-        let (mut agents, mut places, mut names) = (vec![], vec![], BTreeSet::new());
+        let (mut agents, mut places, mut models, mut names) = (vec![], vec![], vec![], BTreeSet::new());
         for (i, agent) in std::mem::take(&mut self.agents).into_iter().enumerate() {
             let entry = format!("agents/{i}");
+            let model = if agent.variants.is_some() { "variants/models" } else { "model" };
             for (cell, place) in cells_of(agent, &entry) {
                 check_name(place.clone(), &cell.name)?;
                 if agents.len() == Plan::CELLS_MAX && self.coordinator.is_some() {
@@ -198,6 +199,7 @@ impl TeamSpec {
                 }
                 agents.push(cell);
                 places.push(place);
+                models.push((entry.clone(), model));
             }
         }
         self.agents = agents;
@@ -207,7 +209,8 @@ impl TeamSpec {
                 section.activation(regime, &cells).map_err(|(place, what)| Fault::new(place, what))?;
             }
         }
-        folder.map_or(Ok(()), |folder| self.read_cards(folder, &places))
+        folder.map_or(Ok(()), |folder| self.read_cards(folder, &places))?;
+        self.check_actors(&models, folder.is_some())
     }
 
     /// Read the skill cards of all agents; `places` are those in the file that name them.

@@ -9,6 +9,7 @@ mod coordinator;
 mod guards;
 mod judges;
 mod learner;
+mod models;
 mod reward;
 mod trace;
 
@@ -20,6 +21,7 @@ pub use learner::{
     CreditSection, Decides, EpsilonSection, EstimatorSection, ExtensionsSection, LearnerSection,
     PolicySection, StepSection, TiesSection,
 };
+pub use models::ModelSection;
 pub use reward::{RewardScale, RewardSpec};
 pub use trace::TraceSection;
 
@@ -101,6 +103,9 @@ pub struct TeamSpec {
     /// One coordinator decides who acts, and the agents are its cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<CoordinatorSection>,
+    /// Language models by which agents act.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelSection>,
     /// The agents.
     pub agents: Vec<AgentSpec>,
     /// Fixed workflows to compare with.
@@ -179,7 +184,7 @@ pub struct AgentSpec {
     /// The path of the skill card that its program is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skill: Option<String>,
-    /// The model that its program is told to use.
+    /// The model by which it acts, one of [`TeamSpec::models`]; or that its program is told to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The tools that its program is told that it may use.
@@ -339,6 +344,7 @@ impl TeamSpec {
         let mut team: TeamSpec = toml::from_str(text).map_err(fault)?;
         let written: toml::Value = toml::from_str(text).map_err(fault)?;
         let checked = all_finite(&written, &mut vec![]).and_then(|()| team.check(&written));
+        team.allow_for_models(&written);
         let checked = checked.and_then(|()| team.expand(folder));
         checked.map_err(|fault| (place_in(text, &fault.place), fault.message))?;
         Ok(team)
@@ -425,6 +431,7 @@ impl TeamSpec {
             trace: TraceSection::default(),
             tasks: self.tasks.clone().map(|tasks| TasksSpec { missing: String::new(), ..tasks }),
             run: RunSpec { episodes: 1, evaluation_tasks: 1, ..self.run.clone() },
+            models: self.models.iter().map(|(name, model)| (name.clone(), model.lasting())).collect(),
             guards: GuardsSection {
                 session_budget: None,
                 approval_expires_after: None,

@@ -1,0 +1,223 @@
+//! Language models behind one small trait: a [`ChatRequest`] goes in, and a [`ChatReply`] comes back or a typed
+//! [`Failure`], as from any other agent.
+//!
+//! The [`provider`] speaks to services, by `genai`; [`patience`] tries again what may succeed a while later, and lets only
+//! so many requests under way at an endpoint; [`environment`] has the keys. [`Models`] are those of a team file.
+//!
+//! A key comes from the environment or a `.env` file. It is sent to the service and nowhere else: it is in no type that can
+//! be written, and failures are searched for it.
+
+pub mod environment;
+pub mod patience;
+pub mod provider;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use self::{environment::Environment, provider::Provider};
+use crate::{agent::Failure, team::ModelSection};
+
+/// A language model that can be asked.
+#[async_trait]
+pub trait Model: Send + Sync {
+    /// Ask it. `hear` is given the answer piece by piece where the service can do that, else not before its end; a request
+    /// that was answered in part is not made again.
+    async fn chat(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Failure>;
+}
+
+/// Is told the pieces of an answer as it grows.
+pub type Hear<'h> = &'h (dyn Fn(&str) + Send + Sync);
+
+/// What a model is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatRequest {
+    /// The messages, in order.
+    pub messages: Vec<Message>,
+    /// The form of the answer, where it is to be JSON.
+    pub schema: Option<Schema>,
+    /// How random the answer is; the service's default if absent.
+    pub temperature: Option<f64>,
+    /// The most tokens of the answer; the service's default if absent.
+    pub max_tokens: Option<u32>,
+    /// A seed, for services that know one.
+    pub seed: Option<u64>,
+    /// The longest that all of it may take, waiting and trying again included.
+    pub timeout: Duration,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub speaker: Speaker,
+    /// What is said.
+    pub text: String,
+}
+
+/// Who speaks in a conversation with a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaker {
+    /// Whoever gives it its task.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// The form of an answer that is JSON.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schema {
+    /// Its name: letters, digits, `-` and `_`.
+    pub name: String,
+    /// The JSON schema.
+    pub schema: Value,
+}
+
+/// What a model answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatReply {
+    /// The answer; empty only where it did not end of itself.
+    pub text: String,
+    /// What was used up, as far as the service says.
+    pub usage: TokenUsage,
+    /// Why it ended.
+    pub finish: Finish,
+    /// How often the request was made again before this answer.
+    pub retries: u32,
+}
+
+/// Tokens of a request and its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenUsage {
+    /// Of the request.
+    pub input: u64,
+    /// Of the answer.
+    pub output: u64,
+}
+
+/// Why an answer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// Of itself.
+    Stopped,
+    /// It was cut off: it had as many tokens as it may have.
+    CutOff,
+    /// The service withheld it.
+    Withheld,
+}
+
+/// What a million tokens cost, in the team's currency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// Of requests.
+    pub input: f64,
+    /// Of answers.
+    pub output: f64,
+}
+
+impl Price {
+    /// The cost of these tokens.
+    pub fn of(&self, usage: TokenUsage) -> f64 {
+        // cost = (input tokens * their price + output tokens * theirs) / 10^6
+        (usage.input as f64 * self.input + usage.output as f64 * self.output) / 1e6
+    }
+}
+
+impl Message {
+    /// A message of `speaker`.
+    pub fn new(speaker: Speaker, text: impl Into<String>) -> Self {
+        Message { speaker, text: text.into() }
+    }
+}
+
+/// Ask a model whether it is there: for an answer of a word, which may take as long as `limit`.
+pub async fn probe(model: &dyn Model, limit: Duration) -> Result<ChatReply, Failure> {
+    let request = ChatRequest {
+        messages: vec![Message::new(Speaker::User, "Answer with the one word: ready")],
+        schema: None,
+        temperature: None,
+        max_tokens: Some(16),
+        seed: None,
+        timeout: limit,
+    };
+    model.chat(&request, None).await
+}
+
+/// A model of a team file, with what the file says of it.
+#[derive(Clone)]
+pub struct NamedModel {
+    /// Its name in the file.
+    pub name: String,
+    /// What the file says.
+    pub section: ModelSection,
+    /// The model.
+    pub model: Arc<Provider>,
+}
+
+/// The models of a team file, by their names.
+#[derive(Clone, Debug, Default)]
+pub struct Models {
+    by_name: BTreeMap<String, NamedModel>,
+}
+
+impl Models {
+    /// The models of these sections; `seed` is that of the delays between retries. Whether their keys are there is found
+    /// when they are asked.
+    pub fn new(
+        sections: &BTreeMap<String, ModelSection>,
+        environment: &Environment,
+        seed: u64,
+    ) -> Result<Self, String> {
+        if sections.is_empty() {
+            return Ok(Models::default());
+        }
+        let client = provider::client()?;
+        let place = |section: &ModelSection| match section.endpoint(environment) {
+            Some(url) => url,
+            None => section.provider.clone(),
+        };
+        let mut limits: BTreeMap<String, usize> = BTreeMap::new();
+        for section in sections.values() {
+            let limit = section.concurrency as usize;
+            match limits.entry(place(section)) {
+                Entry::Vacant(vacant) => drop(vacant.insert(limit)),
+                Entry::Occupied(mut known) => *known.get_mut() = limit.min(*known.get()),
+            }
+        }
+        let gate = |(place, limit)| (place, Arc::new(Semaphore::new(limit)));
+        let gates: BTreeMap<String, Arc<Semaphore>> = limits.into_iter().map(gate).collect();
+        let named = |(name, section): (&String, &ModelSection)| {
+            let gate = gates[&place(section)].clone();
+            let provider = Provider::new(client.clone(), name, section, environment, gate, seed);
+            let model = Arc::new(provider);
+            (name.clone(), NamedModel { name: name.clone(), section: section.clone(), model })
+        };
+        Ok(Models { by_name: sections.iter().map(named).collect() })
+    }
+
+    /// The model of this name.
+    pub fn get(&self, name: &str) -> Option<&NamedModel> {
+        self.by_name.get(name)
+    }
+
+    /// All of them, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = &NamedModel> {
+        self.by_name.values()
+    }
+}
+
+impl fmt::Debug for NamedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NamedModel").field("name", &self.name).field("section", &self.section).finish()
+    }
+}

@@ -1,0 +1,441 @@
+//! Services of language models, spoken to by `genai`: one request, its answer, and what each way to fail means. How a call
+//! failed is taken from the status, the headers and the codes of a service, never from what its messages say.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use genai::{
+    Client, ModelIden, ServiceTarget,
+    adapter::AdapterKind,
+    chat::{ChatMessage, ChatOptions, ChatResponseFormat, ChatStreamEvent, JsonSpec, StopReason, Usage},
+    resolver::{AuthData, Endpoint},
+    webc::{self, StreamTimeout},
+};
+use relevo_core::Rng;
+use reqwest::{StatusCode, header::HeaderMap};
+use serde_json::Value;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    ChatReply, ChatRequest, Finish, Hear, Message, Model, Speaker, TokenUsage,
+    environment::{Environment, Key},
+    patience::{Patience, Refusal},
+};
+use crate::{agent::Failure, team::ModelSection};
+
+/// The variable that says where the models of OpenAI are served.
+pub const BASE_URL: &str = "OPENAI_BASE_URL";
+
+/// The longest that a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// As much of a service's message as a failure repeats, in bytes.
+const MESSAGE_BYTES_MAX: usize = 200;
+
+/// Codes by which services say that an account is used up, whatever their status.
+const QUOTA_CODES: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"];
+
+/// A model at a service.
+pub struct Provider {
+    client: Client,
+    name: ModelIden,
+    /// Where it is served, if not where the provider does.
+    endpoint: Option<String>,
+    access: Access,
+    patience: Patience,
+    /// Requests under way at its endpoint.
+    gate: Arc<Semaphore>,
+    rng: Rng,
+    calls: AtomicU64,
+}
+
+/// How a service is to know who asks.
+enum Access {
+    /// By the key in the variable of this name.
+    Key(String, Key),
+    /// It need not.
+    Open,
+    /// By the key in the variable of this name, which has none.
+    Missing(String),
+}
+
+/// The providers that a team file can name.
+pub fn kinds() -> impl Iterator<Item = &'static str> + Clone {
+    AdapterKind::all().iter().map(AdapterKind::as_lower_str)
+}
+
+/// Whether this can be the address of a service; the reason if it cannot.
+pub fn check_url(url: &str) -> Result<(), String> {
+    let parsed = reqwest::Url::parse(url).map_err(|e| format!("url is no address: {e}"))?;
+    if !["http", "https"].contains(&parsed.scheme()) || parsed.host_str().is_none() {
+        return Err("url must be one of http or https, such as \"http://127.0.0.1:8000/v1\"".to_owned());
+    }
+    let secret = !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some();
+    match secret || parsed.fragment().is_some() {
+        true => Err("url must hold no user, password or query: keys come from the environment".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// What all models of a team share. A redirect is not followed, as a key would go with it.
+pub(super) fn client() -> Result<Client, String> {
+    let http = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .user_agent(concat!("relevo/", env!("CARGO_PKG_VERSION")))
+        .build();
+    let http = http.map_err(|e| format!("no models can be asked from here: {e}"))?;
+    Client::builder().with_reqwest(http).build().map_err(|_| "no models can be asked from here".to_owned())
+}
+
+impl Provider {
+    /// A model as the section `name` of a team file says.
+    pub(super) fn new(
+        client: Client,
+        name: &str,
+        section: &ModelSection,
+        environment: &Environment,
+        gate: Arc<Semaphore>,
+        seed: u64,
+    ) -> Self {
+        let kind = AdapterKind::from_lower_str(&section.provider).unwrap_or(AdapterKind::OpenAI);
+        let endpoint = section.endpoint(environment);
+        let variable = section.key.clone().or_else(|| kind.default_key_env_name().map(str::to_owned));
+        let access = match variable.map(|name| (environment.key(&name), name)) {
+            Some((Some(key), name)) => Access::Key(name, key),
+            // A server of one's own may want none.
+            Some((None, name)) if section.key.is_some() || endpoint.is_none() => Access::Missing(name),
+            _ => Access::Open,
+        };
+        Provider {
+            client,
+            name: ModelIden::new(kind, section.model.as_str()),
+            endpoint,
+            access,
+            patience: Patience {
+                attempt: Duration::from_millis(section.timeout_ms),
+                retries: section.retries,
+                ..Patience::default()
+            },
+            gate,
+            rng: Rng::stream(seed, &format!("retries of {name}")),
+            calls: AtomicU64::new(0),
+        }
+    }
+
+    /// The variable that must hold its key, and does not.
+    pub fn missing_key(&self) -> Option<&str> {
+        match &self.access {
+            Access::Missing(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// One attempt, once there is a place at the endpoint.
+    async fn attempt(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Refusal> {
+        if let Access::Missing(name) = &self.access {
+            let what = format!(
+                "the variable {name} is not set; put the key there, or into a file .env beside the team file"
+            );
+            return Err(Failure::Unauthorised(what).into());
+        }
+        let _place = self.gate.acquire().await.expect("the gate is never closed");
+        let limit = self.patience.attempt;
+        let heard = AtomicU64::new(0);
+        let answer = async {
+            match hear {
+                None => self.whole(request).await,
+                Some(hear) => {
+                    let hear = |piece: &str| {
+                        heard.fetch_add(1, Ordering::Relaxed);
+                        hear(piece);
+                    };
+                    self.in_pieces(request, &hear).await
+                }
+            }
+        };
+        let timed_out = || Err(Failure::Timeout { ms: limit.as_millis() as u64 }.into());
+        let answer = timeout(limit, answer).await.unwrap_or_else(|_| timed_out());
+        answer.map_err(|refusal| Refusal { heard: heard.into_inner() > 0, ..refusal })
+    }
+
+    async fn whole(&self, request: &ChatRequest) -> Result<ChatReply, Refusal> {
+        let (target, options) = (self.target().await?, self.options(request));
+        let reply = self.client.exec_chat(target, messages(request), Some(&options)).await;
+        let reply = reply.map_err(|e| self.refusal(&e))?;
+        let usage = usage(Some(&reply.usage));
+        let finish = reply.stop_reason.clone();
+        finished(reply.into_texts().concat(), usage, finish)
+    }
+
+    async fn in_pieces(
+        &self,
+        request: &ChatRequest,
+        hear: &(dyn Fn(&str) + Send + Sync),
+    ) -> Result<ChatReply, Refusal> {
+        let (target, options) = (self.target().await?, self.options(request).with_capture_usage(true));
+        let reply = self.client.exec_chat_stream(target, messages(request), Some(&options)).await;
+        let mut stream = reply.map_err(|e| self.refusal(&e))?.stream;
+        let mut text = String::new();
+        while let Some(event) = stream.next().await {
+            match event.map_err(|e| self.refusal(&e))? {
+                ChatStreamEvent::Chunk(piece) => {
+                    hear(&piece.content);
+                    text.push_str(&piece.content);
+                }
+                ChatStreamEvent::End(end) => {
+                    return finished(text, usage(end.captured_usage.as_ref()), end.captured_stop_reason);
+                }
+                _ => {}
+            }
+        }
+        Err(Failure::Garbage("the answer breaks off".to_owned()).into())
+    }
+
+    async fn target(&self) -> Result<ServiceTarget, Refusal> {
+        let target = self.client.resolve_service_target(self.name.clone()).await;
+        let mut target = target.map_err(|e| self.refusal(&e))?;
+        if let Some(url) = &self.endpoint {
+            target.endpoint = Endpoint::from_owned(url.as_str());
+        }
+        let key = match &self.access {
+            Access::Key(_, key) => key.reveal(),
+            // Not every adapter can leave it out, and whoever needs none does not read it.
+            _ => "none",
+        };
+        target.auth = AuthData::from_single(key);
+        Ok(target)
+    }
+
+    fn options(&self, request: &ChatRequest) -> ChatOptions {
+        let form = request.schema.as_ref().map(|schema| match self.name.adapter_kind {
+            // It is told no schemas; the prompt has it.
+            AdapterKind::Ollama | AdapterKind::OllamaCloud => ChatResponseFormat::JsonMode,
+            _ => JsonSpec::new(schema.name.as_str(), schema.schema.clone()).into(),
+        });
+        ChatOptions {
+            temperature: request.temperature,
+            max_tokens: request.max_tokens,
+            seed: request.seed,
+            response_format: form,
+            ..ChatOptions::default()
+        }
+    }
+
+    /// What an error means. What is shown of it is chosen here, as errors may hold requests and addresses.
+    fn refusal(&self, error: &genai::Error) -> Refusal {
+        use genai::Error as E;
+        match error {
+            E::WebModelCall { webc_error, .. } | E::WebAdapterCall { webc_error, .. } => match webc_error {
+                webc::Error::ResponseFailedStatus { status, body, headers } => {
+                    self.of_status(*status, headers, body)
+                }
+                webc::Error::Reqwest(e) => self.of_transport(e),
+                _ => garbage("it is not JSON"),
+            },
+            E::HttpError { status, headers, body, .. } => self.of_status(*status, headers, body),
+            E::WebStream { error, .. } => match error.downcast_ref::<E>() {
+                Some(inner) => self.refusal(inner),
+                None if error.is::<StreamTimeout>() => self.timed_out().into(),
+                None => match error.downcast_ref::<reqwest::Error>() {
+                    Some(e) => self.of_transport(e),
+                    None => garbage("it breaks off"),
+                },
+            },
+            E::ChatResponse { body, .. } => {
+                let said = self.said(body);
+                match is_quota(body) {
+                    true => Failure::QuotaExceeded(said),
+                    false => Failure::Unavailable(said),
+                }
+                .into()
+            }
+            E::ChatResponseGeneration { .. }
+            | E::NoChatResponse { .. }
+            | E::InvalidJsonResponseElement { .. }
+            | E::StreamParse { .. }
+            | E::JsonValueExt(_)
+            | E::SerdeJson(_) => garbage("it is not of the form that the provider's answers have"),
+            E::Resolver { .. }
+            | E::RequiresApiKey { .. }
+            | E::NoAuthResolver { .. }
+            | E::NoAuthData { .. } => {
+                Failure::Unauthorised("the provider needs a key of another kind".to_owned()).into()
+            }
+            _ => Failure::InvalidRequest(format!("{} cannot be asked this", self.name.adapter_kind)).into(),
+        }
+    }
+
+    fn of_status(&self, status: StatusCode, headers: &HeaderMap, body: &str) -> Refusal {
+        let body: Value = serde_json::from_str(body).unwrap_or_default();
+        let retry_after = retry_after(headers, SystemTime::now());
+        let said = || format!("status {}{}", status.as_u16(), self.said(&body));
+        let failure = match status.as_u16() {
+            402 => Failure::QuotaExceeded(said()),
+            // What is said of a key may repeat a part of it.
+            401 | 403 => Failure::Unauthorised(match &self.access {
+                Access::Key(name, _) => format!("status {}; look at the key in {name}", status.as_u16()),
+                _ => format!("status {}; no key was sent", status.as_u16()),
+            }),
+            429 if is_quota(&body) => Failure::QuotaExceeded(said()),
+            429 => Failure::RateLimited {
+                reason: said(),
+                retry_after_ms: retry_after.map(|d| d.as_millis() as u64),
+            },
+            408 => self.timed_out(),
+            500..=599 => Failure::Unavailable(said()),
+            300..=399 => Failure::InvalidRequest(format!(
+                "status {}: it is served elsewhere, and redirects are not followed; correct its url",
+                status.as_u16()
+            )),
+            _ => Failure::InvalidRequest(said()),
+        };
+        Refusal { retry_after, ..failure.into() }
+    }
+
+    fn of_transport(&self, error: &reqwest::Error) -> Refusal {
+        if error.is_timeout() {
+            self.timed_out().into()
+        } else if error.is_body() || error.is_decode() {
+            garbage("it breaks off")
+        } else if error.is_connect() {
+            Failure::Unavailable("no connection can be made".to_owned()).into()
+        } else {
+            Failure::Unavailable("the connection was lost before an answer".to_owned()).into()
+        }
+    }
+
+    fn timed_out(&self) -> Failure {
+        Failure::Timeout { ms: self.patience.attempt.as_millis() as u64 }
+    }
+
+    /// What a service says of an error, shortened, without the key: `, code: message`.
+    fn said(&self, body: &Value) -> String {
+        let error = &body["error"];
+        let code = codes(body).next().map_or(String::new(), |code| format!(", {code}"));
+        let message =
+            error["message"].as_str().or(error.as_str()).map_or(String::new(), |m| format!(": {m}"));
+        let mut said: String =
+            (code + &message).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        if let Access::Key(_, key) = &self.access {
+            said = key.struck_from(&said);
+        }
+        said.truncate(said.floor_char_boundary(MESSAGE_BYTES_MAX));
+        said
+    }
+}
+
+#[async_trait]
+impl Model for Provider {
+    async fn chat(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Failure> {
+        let rng = self.rng.fork([self.calls.fetch_add(1, Ordering::Relaxed), 0, 0]);
+        let attempts = self.patience.persist(request.timeout, rng, |_| self.attempt(request, hear));
+        attempts.await.map(|(reply, retries)| ChatReply { retries, ..reply })
+    }
+}
+
+/// The key is not shown.
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider").field("name", &self.name).field("endpoint", &self.endpoint).finish()
+    }
+}
+
+fn messages(request: &ChatRequest) -> genai::chat::ChatRequest {
+    let message = |Message { speaker, text }: &Message| match speaker {
+        Speaker::System => ChatMessage::system(text.as_str()),
+        Speaker::User => ChatMessage::user(text.as_str()),
+        Speaker::Assistant => ChatMessage::assistant(text.as_str()),
+    };
+    genai::chat::ChatRequest::new(request.messages.iter().map(message).collect())
+}
+
+fn finished(text: String, usage: TokenUsage, reason: Option<StopReason>) -> Result<ChatReply, Refusal> {
+    let finish = match reason {
+        Some(StopReason::MaxTokens(_)) => Finish::CutOff,
+        Some(StopReason::ContentFilter(_)) => Finish::Withheld,
+        _ if text.is_empty() => return Err(garbage("it holds no text")),
+        _ => Finish::Stopped,
+    };
+    Ok(ChatReply { text, usage, finish, retries: 0 })
+}
+
+fn usage(reported: Option<&Usage>) -> TokenUsage {
+    let count = |n: Option<i32>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+    reported.map_or(TokenUsage::default(), |usage| TokenUsage {
+        input: count(usage.prompt_tokens),
+        output: count(usage.completion_tokens),
+    })
+}
+
+fn garbage(what: &str) -> Refusal {
+    Failure::Garbage(format!("the service's answer: {what}")).into()
+}
+
+/// The codes in the body of an error: of OpenAI, Anthropic and Google, the most particular first.
+fn codes(body: &Value) -> impl Iterator<Item = &str> {
+    ["code", "type", "status"].into_iter().filter_map(|key| body["error"][key].as_str())
+}
+
+fn is_quota(body: &Value) -> bool {
+    codes(body).any(|code| QUOTA_CODES.contains(&code))
+}
+
+/// When a service says that it may be asked again: `retry-after-ms`, or `retry-after` in seconds or as a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let positive = |n: f64| Duration::try_from_secs_f64(n).ok();
+    if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()) {
+        return positive(ms / 1000.0);
+    }
+    let stated = text("retry-after")?;
+    match stated.parse::<f64>() {
+        Ok(seconds) => positive(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(stated).ok()?;
+            Some(date.duration_since(now).unwrap_or_default())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_says_when_in_several_ways() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let cases = [
+            ("retry-after", "7", Some(7000)),
+            ("retry-after", "0.5", Some(500)),
+            ("retry-after", "Sun, 06 Nov 1994 08:49:41 GMT", Some(4000)),
+            ("retry-after", "Sun, 06 Nov 1994 08:49:30 GMT", Some(0)),
+            ("retry-after-ms", "20", Some(20)),
+            ("retry-after", "-3", None),
+            ("retry-after", "NaN", None),
+            ("retry-after", "soon", None),
+        ];
+        for (name, value, ms) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            assert_eq!(retry_after(&headers, now), ms.map(Duration::from_millis), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn addresses_hold_no_secrets() {
+        assert_eq!(check_url("http://127.0.0.1:8000/v1"), Ok(()));
+        for wrong in ["127.0.0.1:8000", "ftp://x/", "http://u:p@x/", "https://x/?key=1", "https://x/#a", ""] {
+            assert!(check_url(wrong).is_err(), "{wrong}");
+        }
+    }
+}
