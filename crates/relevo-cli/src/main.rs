@@ -23,6 +23,7 @@ struct Arguments {
 enum Command {
     Learn(cmd::learn::LearnArguments),
     Run(cmd::run::RunArguments),
+    Doctor(cmd::doctor::DoctorArguments),
     Explain(cmd::explain::ExplainArguments),
     Report(cmd::report::ReportArguments),
     #[command(subcommand)]
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Learn(arguments) => cmd::learn::learn(&arguments),
         Command::Run(arguments) => cmd::run::run(&arguments),
+        Command::Doctor(arguments) => cmd::doctor::doctor(&arguments),
         Command::Explain(arguments) => cmd::explain::explain(&arguments),
         Command::Report(arguments) => cmd::report::report(&arguments),
         Command::Approvals(command) => cmd::approvals::approvals(&command),

@@ -12,9 +12,14 @@ pub(crate) fn stage(path: &Path) -> Result<Stage, Fault> {
     let team = TeamSpec::load(path)?;
     let simulator = team.simulate.as_ref().map(relevo_lab::simulator).transpose();
     let simulator = simulator.map_err(|e| format!("{}: {e}", path.display()))?;
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let directory = directory.canonicalize().map_err(|e| format!("{}: {e}", directory.display()))?;
+    let directory = directory(path)?;
     Ok(Stage::new(team, &directory, simulator).map_err(|e| format!("{}: {e}", path.display()))?)
+}
+
+/// The folder of a team file.
+pub(crate) fn directory(team: &Path) -> Result<PathBuf, Fault> {
+    let directory = team.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(directory.canonicalize().map_err(|e| format!("{}: {e}", directory.display()))?)
 }
 
 /// A policy file.

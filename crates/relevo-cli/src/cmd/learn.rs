@@ -34,7 +34,7 @@ use relevo_core::{
 };
 
 use super::{
-    Fault, plain, print,
+    Fault, doctor, plain, print,
     report::{SESSION_FILE, write_session},
 };
 use crate::{
@@ -72,6 +72,9 @@ pub(crate) struct LearnArguments {
     /// Tasks before the team at a time. With more than one, the order in which calls come back is not the seed's to say
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
+    /// Begin without asking every model first whether it answers
+    #[arg(long)]
+    no_preflight: bool,
 }
 
 pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
@@ -87,6 +90,9 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     }
     let out = folder(arguments, stage.team())?;
     let runtime = world::runtime()?;
+    if !arguments.no_preflight {
+        runtime.block_on(doctor::preflight(&stage))?;
+    }
     let (session, done_before) = if arguments.resume {
         let (session, dropped) = Session::resume(&stage, &out, arguments.seed, arguments.episodes)?;
         let done = session.episodes_done();

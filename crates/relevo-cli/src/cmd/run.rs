@@ -1,6 +1,6 @@
 //! `relevo run`: route one real item by a learned policy.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use relevo::{
@@ -31,10 +31,21 @@ pub(crate) struct RunArguments {
     /// Where to put what comes out
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Show on standard error what models answer, as it grows
+    #[arg(long)]
+    show: bool,
 }
 
 pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     let stage = world::stage(&arguments.team)?;
+    if arguments.show {
+        stage.listen(Box::new(|piece| {
+            let piece: String = piece.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+            let mut stderr = std::io::stderr().lock();
+            // Nobody may listen any more.
+            let _ = stderr.write_all(piece.as_bytes()).and_then(|()| stderr.flush());
+        }));
+    }
     let policy = world::policy(&arguments.policy)?;
     let participants = world::restored(&stage, &policy)?;
     let learners: Vec<&Learner> = participants.iter().map(|p| p.learner()).collect();

@@ -1,0 +1,158 @@
+//! `relevo doctor`: whether all that a team needs is there.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use futures_util::future::join_all;
+use relevo::{
+    agent::{Failure, process::ProcessAgent},
+    model::{Models, NamedModel, environment::Environment, probe},
+    report::table,
+    stage::Stage,
+    tasks::FileTasks,
+    team::TeamSpec,
+};
+
+use super::{Fault, plain, print};
+use crate::world;
+
+/// Find out whether all that a team needs is there: programs, keys, models, tasks, and a place for its runs
+///
+/// Every model of the file is asked for one word.
+#[derive(Args)]
+pub(crate) struct DoctorArguments {
+    /// The team file
+    team: PathBuf,
+    /// Folder of its runs
+    #[arg(long, value_name = "DIR", default_value = "runs")]
+    out: PathBuf,
+}
+
+/// The longest that a model may take to say a word.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Something that was looked at: what it is, and what was found or is to be done.
+struct Check {
+    what: String,
+    found: Result<String, String>,
+}
+
+impl Check {
+    fn new(what: impl Into<String>, found: Result<String, impl ToString>) -> Self {
+        Check { what: what.into(), found: found.map_err(|e| e.to_string()) }
+    }
+}
+
+pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Fault> {
+    let path = &arguments.team;
+    let mut checks = vec![];
+    match TeamSpec::load(path) {
+        Err(e) => checks.push(Check::new("team file", Err(e))),
+        Ok(team) => {
+            checks.push(Check::new("team file", Ok::<_, Fault>(format!("{} agents", team.agents.len()))));
+            let directory = world::directory(path)?;
+            checks.extend(commands(&team, &directory));
+            checks.extend(tasks(&team, &directory));
+            checks.extend(models(&team, &directory)?);
+        }
+    }
+    checks.push(Check::new("folder of runs", writable(&arguments.out)));
+    let mut rows = vec![["", "what", "found"].map(str::to_owned).to_vec()];
+    let failed = checks.iter().filter(|check| check.found.is_err()).count();
+    for Check { what, found } in checks {
+        let word = if found.is_ok() { "ok" } else { "failed" };
+        rows.push(vec![word.to_owned(), what, plain(&found.unwrap_or_else(|e| e))]);
+    }
+    let summary = match failed {
+        0 => format!("all is there; go on with: relevo learn {}\n", path.display()),
+        n => format!("{n} of {} failed\n", rows.len() - 1),
+    };
+    print(&(table(&rows) + &summary))?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The programs of a team, each once.
+fn commands(team: &TeamSpec, directory: &Path) -> Vec<Check> {
+    let acting = team.agents.iter().filter_map(|agent| agent.command.as_ref());
+    let commands: BTreeSet<&Vec<String>> = acting.chain(&team.trace.redact).collect();
+    let check = |command: &Vec<String>| {
+        let found = ProcessAgent::new(command.clone(), directory).check();
+        Check::new(format!("program {}", command[0]), found.map(|()| "executable".to_owned()))
+    };
+    commands.into_iter().map(check).collect()
+}
+
+fn tasks(team: &TeamSpec, directory: &Path) -> Option<Check> {
+    if let Some(spec) = &team.tasks {
+        let found = FileTasks::load(spec, directory);
+        return Some(Check::new("tasks", found.map(|_| "readable".to_owned())));
+    }
+    let world = relevo_lab::simulator(team.simulate.as_ref()?);
+    Some(Check::new("simulated world", world.map(|_| "there".to_owned())))
+}
+
+/// Whether models have their keys, and answer.
+fn models(team: &TeamSpec, directory: &Path) -> Result<Vec<Check>, Fault> {
+    if team.models.is_empty() {
+        return Ok(vec![]);
+    }
+    let environment = match Environment::of(directory) {
+        Ok(environment) => environment,
+        Err(e) => return Ok(vec![Check::new("environment", Err(e))]),
+    };
+    let models = Models::new(&team.models, &environment, u64::from(std::process::id()))?;
+    let all: Vec<&NamedModel> = models.iter().collect();
+    let answers = world::runtime()?.block_on(ask(&all));
+    let check = |(model, answer): (&NamedModel, Result<String, Failure>)| {
+        Check::new(format!("model {}", model.name), answer)
+    };
+    Ok(all.into_iter().zip(answers).map(check).collect())
+}
+
+/// Ask models whether they are there.
+async fn ask(models: &[&NamedModel]) -> Vec<Result<String, Failure>> {
+    let one = async |named: &&NamedModel| {
+        let began = Instant::now();
+        let reply = probe(&*named.model, PROBE_LIMIT).await?;
+        let tokens = reply.usage.input + reply.usage.output;
+        Ok(format!("{} answers, {} ms, {tokens} tokens", named.section.model, began.elapsed().as_millis()))
+    };
+    join_all(models.iter().map(one)).await
+}
+
+/// Before calls are paid for: whether the models by which agents of a team act answer.
+pub(crate) async fn preflight(stage: &Stage) -> Result<(), Fault> {
+    let team = stage.team();
+    let acting = team.agents.iter().filter(|agent| agent.acts_by_model());
+    let names: BTreeSet<&str> = acting.filter_map(|agent| agent.model()).collect();
+    let models: Vec<&NamedModel> = names.iter().filter_map(|name| stage.models().get(name)).collect();
+    let answers = ask(&models).await;
+    let failed = models.iter().zip(answers).filter_map(|(model, answer)| {
+        let failure = answer.err()?;
+        Some(format!("model {:?}: {failure}", model.name))
+    });
+    let failed: Vec<String> = failed.collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(format!(
+            "{}. Nothing was begun; `relevo doctor` looks at everything, and --no-preflight begins all the same",
+            failed.join("; ")
+        )
+        .into()),
+    }
+}
+
+/// Whether files can be written in a folder, or in that where it would be made.
+fn writable(folder: &Path) -> Result<String, String> {
+    let there = folder.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new().prefix(".relevo-").tempfile_in(there);
+    match file {
+        Ok(_) => Ok(format!("{} is writable", there.display())),
+        Err(e) => Err(format!("{}: {e}; name another with --out", there.display())),
+    }
+}
