@@ -11,8 +11,8 @@ use relevo::{
     artifact::Artifact,
     coordinate::plan::Role,
     model::{
-        ChatReply, ChatRequest, Finish, Hear, Message, Model, Models, NamedModel, Price, Speaker, TokenUsage,
-        environment::Environment,
+        ChatReply, ChatRequest, Finish, Hear, Message, Model, Models, NamedModel, Price, Schema, Speaker,
+        TokenUsage, environment::Environment,
     },
 };
 use relevo_core::Rng;
@@ -74,6 +74,57 @@ async fn a_model_is_asked_and_answers() {
     let said = [("system", "be brief"), ("user", "how many?")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(asked.messages, said);
     assert_eq!(Price { input: 2.0, output: 10.0 }.of(usage), 5e-5);
+}
+
+/// Providers that are no OpenAI are spoken to in their own words: where, with which header for the key, in which form.
+#[tokio::test]
+async fn other_providers_are_asked_in_their_own_words() {
+    use axum::{Json, Router, extract::State, http::Request};
+    type Seen = Arc<Mutex<Vec<(String, axum::http::HeaderMap, serde_json::Value)>>>;
+    async fn answer(State(seen): State<Seen>, request: Request<axum::body::Body>) -> Json<serde_json::Value> {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        let path = parts.uri.path().to_owned();
+        let reply = if path.ends_with("/messages") {
+            json!({"content": [{"type": "text", "text": "yes"}], "stop_reason": "end_turn",
+                   "usage": {"input_tokens": 7, "output_tokens": 3}})
+        } else if path.ends_with("/api/chat") {
+            json!({"message": {"role": "assistant", "content": "yes"}, "done": true, "done_reason": "stop",
+                   "prompt_eval_count": 7, "eval_count": 3})
+        } else {
+            json!({"candidates": [{"content": {"parts": [{"text": "yes"}]}, "finishReason": "STOP"}],
+                   "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10}})
+        };
+        seen.lock().unwrap().push((path, parts.headers, serde_json::from_slice(&body).unwrap()));
+        Json(reply)
+    }
+    let seen = Seen::default();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let app = Router::new().fallback(answer).with_state(seen.clone());
+    let served = tokio::spawn(async { axum::serve(listener, app).await });
+    let schema = Schema { name: "answer".into(), schema: json!({"type": "object", "properties": {}}) };
+    let cases = [
+        ("anthropic", "ANTHROPIC_API_KEY", "/v1/messages", Some("x-api-key")),
+        ("gemini", "GEMINI_API_KEY", "/v1/models/made-up:generateContent", Some("x-goog-api-key")),
+        ("ollama", "NONE", "/v1/api/chat", None),
+    ];
+    for (provider, variable, path, header) in cases {
+        let section = format!("[m]\nprovider = \"{provider}\"\nmodel = \"made-up\"\nurl = \"{url}\"");
+        let sections: BTreeMap<_, _> = toml::from_str(&section).unwrap();
+        let models = Models::new(&sections, &Environment::only([(variable, KEY)]), 7).unwrap();
+        let request = ChatRequest { schema: Some(schema.clone()), ..request("?") };
+        let reply = models.get("m").unwrap().model.chat(&request, None).await.unwrap();
+        assert_eq!((reply.text.as_str(), reply.finish), ("yes", Finish::Stopped), "{provider}");
+        assert_eq!(reply.usage, TokenUsage { input: 7, output: 3 }, "{provider}");
+        let (asked, headers, body) = seen.lock().unwrap().pop().unwrap();
+        assert_eq!(asked, path, "{provider}");
+        let sent = headers.iter().filter(|(_, value)| value.to_str().is_ok_and(|v| v.contains(KEY)));
+        assert_eq!(sent.map(|(name, _)| name.as_str()).next(), header, "{provider}");
+        let body = body.to_string();
+        assert!(!body.contains(KEY) && body.contains("be brief"), "{provider}: {body}");
+    }
+    served.abort();
 }
 
 /// What each answer means, in one piece and in many; each row: the answer, the kind of failure, requests made in all.
@@ -199,6 +250,8 @@ async fn a_key_that_is_not_there_is_named_and_nothing_is_sent() {
     let failure = model.chat(&request("?"), None).await.unwrap_err();
     assert!(matches!(&failure, Failure::Unauthorised(what) if what.contains("OTHER_KEY")), "{failure:?}");
     assert_eq!(server.requests(), 0);
+    let nowhere = Environment::only([("OPENAI_BASE_URL", "nowhere")]);
+    assert!(Models::new(&sections, &nowhere, 7).unwrap_err().contains("OPENAI_BASE_URL"));
     // A server of one's own need not want a key.
     let sections: BTreeMap<_, _> = toml::from_str(&section.replace("key = \"OTHER_KEY\"\n", "")).unwrap();
     let models = Models::new(&sections, &Environment::only([]), 7).unwrap();

@@ -127,7 +127,12 @@ impl Agent for ModelAgent {
             Ok(request) => request,
             Err(failure) => return Outcome::failed(artifact, failure),
         };
-        let reply = match self.model.chat(&request, self.listener.get().map(|hear| &**hear)).await {
+        let listener = self.listener.get().map(|hear| &**hear);
+        let reply = self.model.chat(&request, listener).await;
+        if let Some(hear) = listener {
+            hear("\n");
+        }
+        let reply = match reply {
             Ok(reply) => reply,
             Err(failure) => return Outcome::failed(artifact, failure),
         };

@@ -182,6 +182,10 @@ impl Models {
             return Ok(Models::default());
         }
         let client = provider::client()?;
+        if let Some(url) = environment.get(provider::BASE_URL) {
+            provider::check_url(&url)
+                .map_err(|what| format!("the variable {}: {what}", provider::BASE_URL))?;
+        }
         let place = |section: &ModelSection| match section.endpoint(environment) {
             Some(url) => url,
             None => section.provider.clone(),

@@ -2,6 +2,7 @@
 //! failed is taken from the status, the headers and the codes of a service, never from what its messages say.
 
 use std::{
+    error::Error,
     fmt,
     sync::{
         Arc,
@@ -93,7 +94,10 @@ pub(super) fn client() -> Result<Client, String> {
         .tcp_nodelay(true)
         .user_agent(concat!("relevo/", env!("CARGO_PKG_VERSION")))
         .build();
-    let http = http.map_err(|e| format!("no models can be asked from here: {e}"))?;
+    let http = http.map_err(|e| {
+        let cause = e.source().map_or(e.to_string(), ToString::to_string);
+        format!("no models can be asked from here: {cause}")
+    })?;
     Client::builder().with_reqwest(http).build().map_err(|_| "no models can be asked from here".to_owned())
 }
 
@@ -307,6 +311,9 @@ impl Provider {
             self.timed_out().into()
         } else if error.is_body() || error.is_decode() {
             garbage("it breaks off")
+        } else if error.is_builder() {
+            let what = "it cannot be sent; is there anything but letters, digits and signs in the key?";
+            Failure::InvalidRequest(what.to_owned()).into()
         } else if error.is_connect() {
             Failure::Unavailable("no connection can be made".to_owned()).into()
         } else {

@@ -8,7 +8,7 @@ use super::{TeamSpec, check::Fault};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TraceSection {
-    /// Keep what agents that are programs were given and gave back.
+    /// Keep what agents that are programs or models were given and gave back.
     pub content: bool,
     /// A program that everything goes through before it is kept: what it prints is kept instead of what it reads.
     pub redact: Option<Vec<String>>,
