@@ -221,6 +221,15 @@ async fn an_answer_that_was_heard_is_not_asked_for_again() {
     let model = model(&server, "retries = 3").model;
     assert_eq!(model.chat(&request("?"), Some(&hear)).await.unwrap_err().kind(), FailureKind::Garbage);
     assert_eq!((server.requests(), heard.into_inner().unwrap() > 0), (1, true));
+
+    // An error in the middle of a stream, where there is no status left to tell it by.
+    const BROKEN: &str = concat!(
+        "data: {\"choices\":[{\"delta\":{\"content\":\"one \"}}]}\n\n",
+        "data: {\"error\":{\"code\":\"insufficient_quota\",\"message\":\"no more\"}}\n\n"
+    );
+    let server = serve(|_| Reply::Raw(BROKEN));
+    let failure = self::model(&server, "").model.chat(&request("?"), Some(&|_| {})).await.unwrap_err();
+    assert!(matches!(&failure, Failure::QuotaExceeded(why) if why.contains("no more")), "{failure:?}");
 }
 
 #[tokio::test]
@@ -246,7 +255,6 @@ async fn a_key_that_is_not_there_is_named_and_nothing_is_sent() {
     let sections: BTreeMap<_, _> = toml::from_str(&section).unwrap();
     let models = Models::new(&sections, &Environment::only([]), 7).unwrap();
     let model = &models.get("m").unwrap().model;
-    assert_eq!(model.missing_key(), Some("OTHER_KEY"));
     let failure = model.chat(&request("?"), None).await.unwrap_err();
     assert!(matches!(&failure, Failure::Unauthorised(what) if what.contains("OTHER_KEY")), "{failure:?}");
     assert_eq!(server.requests(), 0);

@@ -1,8 +1,8 @@
 //! Language models behind one small trait: a [`ChatRequest`] goes in, and a [`ChatReply`] comes back or a typed
 //! [`Failure`], as from any other agent.
 //!
-//! The [`provider`] speaks to services, by `genai`; [`patience`] tries again what may succeed a while later, and lets only
-//! so many requests under way at an endpoint; [`environment`] has the keys. [`Models`] are those of a team file.
+//! The [`provider`] speaks to services, by `genai`, with only so many requests under way at an endpoint; [`patience`] tries
+//! again what may succeed a while later; [`environment`] has the keys. [`Models`] are those of a team file.
 //!
 //! A key comes from the environment or a `.env` file. It is sent to the service and nowhere else: it is in no type that can
 //! be written, and failures are searched for it.

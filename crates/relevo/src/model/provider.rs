@@ -22,7 +22,7 @@ use genai::{
 };
 use relevo_core::Rng;
 use reqwest::{StatusCode, header::HeaderMap};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
@@ -37,6 +37,9 @@ pub const BASE_URL: &str = "OPENAI_BASE_URL";
 
 /// The longest that a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest answer that is taken in pieces, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// As much of a service's message as a failure repeats, in bytes.
 const MESSAGE_BYTES_MAX: usize = 200;
@@ -136,14 +139,6 @@ impl Provider {
         }
     }
 
-    /// The variable that must hold its key, and does not.
-    pub fn missing_key(&self) -> Option<&str> {
-        match &self.access {
-            Access::Missing(name) => Some(name),
-            _ => None,
-        }
-    }
-
     /// One attempt, once there is a place at the endpoint.
     async fn attempt(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Refusal> {
         if let Access::Missing(name) = &self.access {
@@ -195,6 +190,10 @@ impl Provider {
                 ChatStreamEvent::Chunk(piece) => {
                     hear(&piece.content);
                     text.push_str(&piece.content);
+                    if text.len() > ANSWER_BYTES_MAX {
+                        let bytes_max = ANSWER_BYTES_MAX as u64;
+                        return Err(Failure::TooLong { what: "the answer".into(), bytes_max }.into());
+                    }
                 }
                 ChatStreamEvent::End(end) => {
                     return finished(text, usage(end.captured_usage.as_ref()), end.captured_stop_reason);
@@ -255,13 +254,12 @@ impl Provider {
                     None => garbage("it breaks off"),
                 },
             },
+            // It comes in the middle of an answer, when the status has long been sent.
             E::ChatResponse { body, .. } => {
-                let said = self.said(body);
-                match is_quota(body) {
-                    true => Failure::QuotaExceeded(said),
-                    false => Failure::Unavailable(said),
-                }
-                .into()
+                let body = json!({ "error": body });
+                let said = format!("the answer was broken off{}", self.said(&body));
+                let failure = if is_quota(&body) { Failure::QuotaExceeded } else { Failure::Unavailable };
+                failure(said).into()
             }
             E::ChatResponseGeneration { .. }
             | E::NoChatResponse { .. }
