@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -10,10 +11,12 @@ use relevo::{
     agent::{Agent, Failure, FailureKind, HandoffLabel, OperationCall, Outcome, model::ModelAgent},
     artifact::Artifact,
     coordinate::plan::Role,
+    judge::{self, Candidate, Verdict, relative::Ask},
     model::{
         ChatReply, ChatRequest, Finish, Hear, Message, Model, Models, NamedModel, Price, Schema, Speaker,
         TokenUsage, environment::Environment,
     },
+    team::JudgeSpec,
 };
 use relevo_core::Rng;
 use relevo_lab::model_server::{Asked, ModelServer, Reply};
@@ -334,4 +337,40 @@ async fn an_answer_of_another_form_is_paid_for_and_refused() {
     assert_eq!(kind("?").await, Some(FailureKind::TooLong));
     assert_eq!(kind(&"x".repeat((1 << 20) + 1)).await, Some(FailureKind::TooLong));
     assert_eq!(server.requests(), 1, "what is too long is not sent");
+}
+
+/// A model of the team judges: attempts at a task are compared, paid for by its price, and a failing one scores nothing.
+#[tokio::test]
+async fn a_model_judges() {
+    let verdict = json!({"trajectories": [
+        {"id": 1, "explanation": "thin", "axes": {"goal_achievement": 0.25, "grounding": 0.25, "coordination": 0.25, "recovery": 0.25}, "score": 0.25},
+        {"id": 2, "explanation": "fine", "axes": {"goal_achievement": 0.75, "grounding": 0.75, "coordination": 0.75, "recovery": 0.75}, "score": 0.75},
+    ]});
+    let server = serve(move |asked| match asked.number {
+        0 => say(&verdict.to_string()),
+        1 => Reply::CutOff("{\"trajectories\": [".into()),
+        _ => Reply::Refuse { status: 401, body: json!({}), retry_after: None },
+    });
+    let models = models(&server, "[m]\nmodel = \"made-up\"\nprice = { input = 1.0, output = 2.0 }\n");
+    let spec = toml::from_str::<BTreeMap<String, JudgeSpec>>(
+        "judge = { rule = \"relative\", models = [\"m\"], group = 2 }",
+    );
+    let find = |name: &str| models.get(name).map(|m| Arc::new(m.clone()) as Arc<dyn Ask>);
+    let (judge, group) = judge::of_team(&spec.unwrap()["judge"], Path::new("."), find).unwrap();
+    assert_eq!(group.get(), 2);
+    let attempt =
+        |answer: &str| Candidate { task: "t".into(), answer: answer.into(), ..Candidate::default() };
+    let attempts = [attempt("short"), attempt("long")];
+    let Verdict { scores, tokens, money, failures, .. } = judge.judge(&attempts, "1/0").await;
+    let mut qualities: Vec<f64> = scores.iter().map(|score| score.as_ref().unwrap().quality).collect();
+    qualities.sort_by(f64::total_cmp);
+    assert!((qualities[0] - 0.25).abs() < 1e-12 && (qualities[1] - 0.75).abs() < 1e-12, "{qualities:?}");
+    assert!(tokens > 0 && money > 0.0 && failures.is_empty());
+    let asked = &server.asked()[0];
+    assert!(asked.schema.is_some() && asked.messages[1].1.contains("short"), "{asked:?}");
+    for (tokens_used, kind) in [(true, FailureKind::Garbage), (false, FailureKind::Auth)] {
+        let Verdict { scores, tokens, failures, .. } = judge.judge(&attempts, "1/1").await;
+        assert_eq!((scores, tokens > 0), (vec![None, None], tokens_used));
+        assert_eq!(failures[0].failure.kind(), kind);
+    }
 }

@@ -35,7 +35,7 @@ use crate::{
     },
     guard::{Masks, StopReason, TeamGuard},
     interface::{Situation, View},
-    judge::{self, Candidate, Judge},
+    judge::{self, Candidate, Judge, relative::Ask},
     model::{Models, NamedModel, environment::Environment},
     redact::Redactor,
     reward::{self, Spent, Usual},
@@ -147,11 +147,16 @@ impl Stage {
         let judge = match &team.tasks {
             None | Some(TasksSpec { judge: JudgeSpec::Rule(_), .. }) => None,
             Some(TasksSpec { judge, .. }) => {
-                Some(judge::of_team(judge, directory, |_| None).map_err(|name| {
-                    TaskError(format!(
-                        "[tasks] judge: the model {name:?} is unknown; models can not be asked yet"
-                    ))
-                })?)
+                let model = |name: &str| models.get(name).map(|m| Arc::new(m.clone()) as Arc<dyn Ask>);
+                let unknown = |name: String| {
+                    let known: Vec<&str> = models.iter().map(|m| m.name.as_str()).collect();
+                    let hint = match nearest(&name, known.iter().copied()) {
+                        Some(near) => format!("did you mean {near:?}?"),
+                        None => format!("add [models.{name}]"),
+                    };
+                    TaskError(format!("[tasks] judge: the model {name:?} is not among [models]; {hint}"))
+                };
+                Some(judge::of_team(judge, directory, model).map_err(unknown)?)
             }
         };
         let tasks: Arc<dyn TaskSource> = match (&team.tasks, simulator) {

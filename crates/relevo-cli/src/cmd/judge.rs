@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
@@ -11,7 +12,9 @@ use relevo::{
         self,
         audit::{Audit, Conclusion, TASKS_MIN},
         health::JudgeHealth,
+        relative::Ask,
     },
+    model::{Models, environment::Environment},
     report::{Estimate, table},
     team::TeamSpec,
 };
@@ -55,8 +58,10 @@ fn audit(arguments: &AuditArguments) -> Result<ExitCode, Fault> {
         )
     })?;
     let directory = judges.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let (judge, _) = judge::of_team(&tasks.judge, directory, |_| None)
-        .map_err(|model| format!("{}: the model {model:?} is unknown", judges.display()))?;
+    let models = Models::new(&team.models, &Environment::of(directory)?, u64::from(std::process::id()))?;
+    let model = |name: &str| models.get(name).map(|m| Arc::new(m.clone()) as Arc<dyn Ask>);
+    let (judge, _) = judge::of_team(&tasks.judge, directory, model)
+        .map_err(|model| format!("{}: the model {model:?} is not among [models]", judges.display()))?;
     let finished = judge::audit::read(finished)?;
     let audit = world::runtime()?.block_on(judge::audit::audit(&finished, &*judge, "audit"));
     if *json {

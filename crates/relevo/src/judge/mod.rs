@@ -12,6 +12,7 @@
 pub mod audit;
 pub mod command;
 pub mod health;
+mod model;
 pub mod panel;
 mod prompt;
 pub mod relative;
