@@ -214,3 +214,25 @@ fn the_doctor_names_what_is_missing() {
     assert!(said.code == Some(1) && said.stderr.contains("SUMS_KEY"), "{}", said.stderr);
     assert!(!place.path("run").exists() && server.requests() == 2);
 }
+
+/// Nobody knows what is right; a model that compares attempts at the same task says which is better.
+#[test]
+fn models_judge_what_models_came_to() {
+    let place = set_up();
+    let judge = "judge = { rule = \"relative\", models = [\"careful\"], group = 2, canary = 0, swap = 0 }";
+    place.write("team.toml", &TEAM.replace("judge = \"text\"", judge));
+    let asked_to_judge = |asked: &Asked| !asked.messages.last().unwrap().1.starts_with("<<<material");
+    let server = ModelServer::start(move |asked| match &asked.schema {
+        Some(_) if asked_to_judge(asked) => Reply::of_form(asked, &mut Rng::stream(asked.number, "judge")),
+        _ => answer(asked),
+    });
+    let server = server.unwrap();
+    let said = run(&place, &server, "learn team.toml --out run --episodes 8");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let judged = server.asked().into_iter().filter(|asked| asked.schema.is_some() && asked_to_judge(asked));
+    assert!(judged.count() >= 4, "a question for each two attempts");
+
+    place.write("team.toml", &TEAM.replace("judge = \"text\"", &judge.replace("careful", "carefull")));
+    let message = run(&place, &server, "learn team.toml --out other").stderr;
+    assert!(message.contains("did you mean \"careful\"?"), "{message}");
+}

@@ -11,7 +11,10 @@ use relevo::{
     agent::{Agent, Failure, FailureKind, HandoffLabel, OperationCall, Outcome, model::ModelAgent},
     artifact::Artifact,
     coordinate::plan::Role,
-    judge::{self, Candidate, Verdict, relative::Ask},
+    judge::{
+        self, Candidate, Verdict,
+        relative::{Ask, Question},
+    },
     model::{
         ChatReply, ChatRequest, Finish, Hear, Message, Model, Models, NamedModel, Price, Schema, Speaker,
         TokenUsage, environment::Environment,
@@ -318,6 +321,20 @@ async fn a_cell_is_shown_material_and_asked_for_its_part() {
 }
 
 #[tokio::test]
+async fn a_judge_puts_its_questions_to_a_model() {
+    let server = serve(|asked| Reply::of_form(asked, &mut Rng::stream(1, "judge")));
+    let judge = model(&server, "price = { input = 1.0, output = 1.0 }");
+    let question = Question {
+        label: "1".into(),
+        system: "Judge.".into(),
+        user: "this".into(),
+        schema: json!({"type": "object", "properties": {"score": {"type": "number"}}}),
+    };
+    let answer = judge.ask(&question).await;
+    assert!(answer.text.unwrap().starts_with("{\"score\":") && answer.tokens > 0 && answer.money > 0.0);
+}
+
+#[tokio::test]
 async fn an_answer_of_another_form_is_paid_for_and_refused() {
     let cases = [
         (say("{\"answer\": \"7\"}"), "unknown field"),
@@ -355,8 +372,8 @@ async fn a_model_judges() {
     let spec = toml::from_str::<BTreeMap<String, JudgeSpec>>(
         "judge = { rule = \"relative\", models = [\"m\"], group = 2 }",
     );
-    let find = |name: &str| models.get(name).map(|m| Arc::new(m.clone()) as Arc<dyn Ask>);
-    let (judge, group) = judge::of_team(&spec.unwrap()["judge"], Path::new("."), find).unwrap();
+    let (judge, group) =
+        judge::of_team(&spec.unwrap()["judge"], Path::new("."), |name| models.judge(name)).unwrap();
     assert_eq!(group.get(), 2);
     let attempt =
         |answer: &str| Candidate { task: "t".into(), answer: answer.into(), ..Candidate::default() };

@@ -35,7 +35,7 @@ use crate::{
     },
     guard::{Masks, StopReason, TeamGuard},
     interface::{Situation, View},
-    judge::{self, Candidate, Judge, relative::Ask},
+    judge::{self, Candidate, Judge},
     model::{Models, NamedModel, environment::Environment},
     redact::Redactor,
     reward::{self, Spent, Usual},
@@ -147,16 +147,8 @@ impl Stage {
         let judge = match &team.tasks {
             None | Some(TasksSpec { judge: JudgeSpec::Rule(_), .. }) => None,
             Some(TasksSpec { judge, .. }) => {
-                let model = |name: &str| models.get(name).map(|m| Arc::new(m.clone()) as Arc<dyn Ask>);
-                let unknown = |name: String| {
-                    let known: Vec<&str> = models.iter().map(|m| m.name.as_str()).collect();
-                    let hint = match nearest(&name, known.iter().copied()) {
-                        Some(near) => format!("did you mean {near:?}?"),
-                        None => format!("add [models.{name}]"),
-                    };
-                    TaskError(format!("[tasks] judge: the model {name:?} is not among [models]; {hint}"))
-                };
-                Some(judge::of_team(judge, directory, model).map_err(unknown)?)
+                let made = judge::of_team(judge, directory, |name| models.judge(name));
+                Some(made.map_err(|name| TaskError(models.unknown("[tasks] judge", &name)))?)
             }
         };
         let tasks: Arc<dyn TaskSource> = match (&team.tasks, simulator) {

@@ -15,7 +15,7 @@ use relevo::{
     report::table,
     stage::Stage,
     tasks::FileTasks,
-    team::TeamSpec,
+    team::{JudgeSpec, TasksSpec, TeamSpec},
 };
 
 use super::{Fault, plain, print};
@@ -125,11 +125,15 @@ async fn ask(models: &[&NamedModel]) -> Vec<Result<String, Failure>> {
     join_all(models.iter().map(one)).await
 }
 
-/// Before calls are paid for: whether the models by which agents of a team act answer.
+/// Before calls are paid for: whether the models answer by which agents of a team act, and those that judge.
 pub(crate) async fn preflight(stage: &Stage) -> Result<(), Fault> {
     let team = stage.team();
     let acting = team.agents.iter().filter(|agent| agent.acts_by_model());
-    let names: BTreeSet<&str> = acting.filter_map(|agent| agent.model()).collect();
+    let mut names: BTreeSet<&str> = acting.filter_map(|agent| agent.model()).collect();
+    if let Some(TasksSpec { judge: JudgeSpec::Relative(section), .. }) = &team.tasks {
+        let auditor = section.audit.as_ref().map(|audit| &audit.model);
+        names.extend(section.models.iter().chain(auditor).map(String::as_str));
+    }
     let models: Vec<&NamedModel> = names.iter().filter_map(|name| stage.models().get(name)).collect();
     let answers = ask(&models).await;
     let failed = models.iter().zip(answers).filter_map(|(model, answer)| {

@@ -3,7 +3,6 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use clap::{Args, Subcommand};
@@ -12,7 +11,6 @@ use relevo::{
         self,
         audit::{Audit, Conclusion, TASKS_MIN},
         health::JudgeHealth,
-        relative::Ask,
     },
     model::{Models, environment::Environment},
     report::{Estimate, table},
@@ -58,10 +56,10 @@ fn audit(arguments: &AuditArguments) -> Result<ExitCode, Fault> {
         )
     })?;
     let directory = judges.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let models = Models::new(&team.models, &Environment::of(directory)?, u64::from(std::process::id()))?;
-    let model = |name: &str| models.get(name).map(|m| Arc::new(m.clone()) as Arc<dyn Ask>);
-    let (judge, _) = judge::of_team(&tasks.judge, directory, model)
-        .map_err(|model| format!("{}: the model {model:?} is not among [models]", judges.display()))?;
+    let environment = Environment::of(directory)?;
+    let models = Models::new(&team.models, &environment, u64::from(std::process::id()))?;
+    let (judge, _) = judge::of_team(&tasks.judge, directory, |name| models.judge(name))
+        .map_err(|name| models.unknown(&judges.display().to_string(), &name))?;
     let finished = judge::audit::read(finished)?;
     let audit = world::runtime()?.block_on(judge::audit::audit(&finished, &*judge, "audit"));
     if *json {

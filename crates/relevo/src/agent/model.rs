@@ -17,7 +17,7 @@ use crate::{
         document::Document,
         plan::Role,
     },
-    model::{ChatReply, ChatRequest, Finish, Message, Model, Price, Schema, Speaker},
+    model::{ChatReply, ChatRequest, Message, Model, Price, Schema, Speaker},
 };
 
 /// The longest payload that a model is told, in bytes.
@@ -91,25 +91,12 @@ impl ModelAgent {
 
     /// The artifact with what the model answered.
     fn read(&self, reply: &ChatReply, artifact: &Artifact) -> Result<Artifact, Failure> {
-        let text = &reply.text;
-        match reply.finish {
-            Finish::Stopped => {}
-            Finish::CutOff => {
-                let what = match self.max_tokens {
-                    Some(max) => format!("it was cut off after its max_tokens, {max}; raise that"),
-                    None => {
-                        "the service cut it off at the most tokens that it gives; set max_tokens".to_owned()
-                    }
-                };
-                return Err(Failure::Garbage(what));
-            }
-            Finish::Withheld => return Err(Failure::Refused("the service withheld the answer".to_owned())),
-        }
+        let text = reply.whole(self.max_tokens)?;
         if text.len() as u64 > self.output_bytes_max {
             return Err(Failure::TooLong { what: "the answer".into(), bytes_max: self.output_bytes_max });
         }
         let payload = match self.role {
-            None => text.clone().into_bytes(),
+            None => text.as_bytes().to_vec(),
             Some(role) => {
                 let document = Document::parse(&artifact.payload);
                 let document = document.map_err(|e| Failure::InvalidRequest(e.to_string()))?;

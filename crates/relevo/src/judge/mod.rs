@@ -12,7 +12,6 @@
 pub mod audit;
 pub mod command;
 pub mod health;
-mod model;
 pub mod panel;
 mod prompt;
 pub mod relative;

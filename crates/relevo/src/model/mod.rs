@@ -23,7 +23,11 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use self::{environment::Environment, provider::Provider};
-use crate::{agent::Failure, team::ModelSection};
+use crate::{
+    agent::Failure,
+    judge::relative::{Answer, Ask, Question},
+    team::{ModelSection, nearest},
+};
 
 /// A language model that can be asked.
 #[async_trait]
@@ -133,6 +137,23 @@ impl Price {
     }
 }
 
+impl ChatReply {
+    /// The answer, where it ended of itself; `max_tokens` is the most that was asked for.
+    pub fn whole(&self, max_tokens: Option<u32>) -> Result<&str, Failure> {
+        match (&self.finish, max_tokens) {
+            (Finish::Stopped, _) => Ok(&self.text),
+            (Finish::CutOff, Some(max)) => {
+                Err(Failure::Garbage(format!("it was cut off after its max_tokens, {max}; raise that")))
+            }
+            (Finish::CutOff, None) => {
+                let what = "the service cut it off at the most tokens that it gives; set max_tokens";
+                Err(Failure::Garbage(what.to_owned()))
+            }
+            (Finish::Withheld, _) => Err(Failure::Refused("the service withheld the answer".to_owned())),
+        }
+    }
+}
+
 impl Message {
     /// A message of `speaker`.
     pub fn new(speaker: Speaker, text: impl Into<String>) -> Self {
@@ -214,9 +235,51 @@ impl Models {
         self.by_name.get(name)
     }
 
+    /// The model of this name, for a judge.
+    pub fn judge(&self, name: &str) -> Option<Arc<dyn Ask>> {
+        self.get(name).map(|model| Arc::new(model.clone()) as Arc<dyn Ask>)
+    }
+
+    /// What to say where `what` names a model that is not there.
+    pub fn unknown(&self, what: &str, name: &str) -> String {
+        let hint = match nearest(name, self.by_name.keys().map(String::as_str)) {
+            Some(near) => format!("did you mean {near:?}?"),
+            None => "describe it by a section [models.NAME]".to_owned(),
+        };
+        format!("{what}: the model {name:?} is unknown; {hint}")
+    }
+
     /// All of them, in the order of their names.
     pub fn iter(&self) -> impl Iterator<Item = &NamedModel> {
         self.by_name.values()
+    }
+}
+
+/// The longest that a question of a judge may take.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// A judge's questions, put to a model of the file.
+#[async_trait]
+impl Ask for NamedModel {
+    async fn ask(&self, question: &Question) -> Answer {
+        let ModelSection { temperature, max_tokens, price, .. } = self.section;
+        let messages = [(Speaker::System, &question.system), (Speaker::User, &question.user)];
+        let request = ChatRequest {
+            messages: messages.into_iter().map(|(speaker, text)| Message::new(speaker, text)).collect(),
+            schema: Some(Schema { name: "relevo_judgement".to_owned(), schema: question.schema.clone() }),
+            temperature,
+            max_tokens,
+            seed: None,
+            timeout: QUESTION_TIMEOUT,
+        };
+        match self.model.chat(&request, None).await {
+            Err(failure) => Answer { text: Err(failure), tokens: 0, money: 0.0 },
+            Ok(reply) => Answer {
+                text: reply.whole(max_tokens).map(str::to_owned),
+                tokens: reply.usage.input + reply.usage.output,
+                money: price.of(reply.usage),
+            },
+        }
     }
 }
 
