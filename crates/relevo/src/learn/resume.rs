@@ -13,7 +13,10 @@ use relevo_core::{
     replay::{Replay, ReplayError},
 };
 
-use super::{Call, Crew, Judgement, LEDGER_FILE, LearnError, RunConfig, Session, Step};
+use super::{
+    Crew, LEDGER_FILE, LearnError, RunConfig, Session,
+    episode::{Call, Judgement, Step},
+};
 use crate::{
     agent::FailureKind,
     guard::Cost,

@@ -1,0 +1,358 @@
+//! The loop of a session: tasks are played until they wait, calls go out and come back, people and judges are asked, and
+//! all that happens is in the ledger before anything follows from it.
+
+use std::{collections::VecDeque, ops::ControlFlow, sync::atomic::Ordering, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use relevo_core::{
+    Rng,
+    ids::{AgentId, HandoffId, OperationId},
+    record::Record,
+    units::{Confidence, Usage},
+};
+
+use super::{
+    BrokenOff, EpisodeEnd, LearnError, Session,
+    episode::{Ask, Call, Episode, Judgement, Step},
+};
+use crate::{
+    agent::Outcome,
+    approval::{Approvals, Standing},
+    judge::{Candidate, Score, Verdict},
+    stop::{self, StopOrder},
+};
+
+impl<'s> Session<'s> {
+    /// Learn until all episodes are done or `watch`, called after each, breaks off. Broken off, no call is begun any
+    /// more, and those that are under way are waited for: what they bring is kept. Ordered to stop from outside, they are
+    /// called off. [`Session::broken_off`] says which.
+    pub async fn run(
+        &mut self,
+        mut watch: impl FnMut(&EpisodeEnd) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, LearnError> {
+        let mut calls: FuturesUnordered<BoxFuture<'s, Returned>> = FuturesUnordered::new();
+        self.waiting.clear();
+        self.unjudged.clear();
+        self.broken_off = None;
+        // What is half done is done first, so that records come in the order of what they record.
+        let (rest, begun): (Vec<u64>, _) = self.open.keys().partition(|number| self.open[number].waits());
+        let mut ready: VecDeque<u64> = begun.into_iter().chain(rest).collect();
+        // An earlier process may have been killed between the end of a task and this.
+        for ended in
+            self.outcomes.tasks().into_iter().filter(|task| !self.open.contains_key(task)).collect::<Vec<_>>()
+        {
+            self.release(ended).await;
+        }
+        loop {
+            self.look_around(&mut ready)?;
+            if let Some(BrokenOff::Ordered(_)) = self.broken_off {
+                break;
+            }
+            let goes_on = self.broken_off.is_none();
+            let next = match ready.is_empty() {
+                false if calls.len() < self.jobs.get() => ready.pop_front(),
+                true if goes_on => self.begin()?,
+                _ => None,
+            };
+            if let Some(number) = next {
+                match self.play(number)? {
+                    Played::Ended => {
+                        let end = self.close(number)?;
+                        if self.stage.is_external() {
+                            self.release(number).await;
+                        }
+                        if watch(&end).is_break() {
+                            self.broken_off.get_or_insert(BrokenOff::Asked);
+                        }
+                        // A simulated episode never waits for anything; let others (Ctrl-C) have their turn.
+                        tokio::task::yield_now().await;
+                    }
+                    Played::Calls(call) if goes_on => calls.push(self.under_way(number, call)?),
+                    Played::Asks(ask) if goes_on => self.ask(number, ask, &mut ready)?,
+                    Played::Judges if goes_on => calls.extend(self.judge(number)),
+                    Played::Calls(_) | Played::Asks(_) | Played::Judges => {}
+                }
+            } else if !calls.is_empty() || (goes_on && !self.waiting.is_empty()) {
+                let returned = match calls.next().now_or_never().flatten() {
+                    Some(returned) => Some(returned),
+                    None => tokio::select! {
+                        Some(returned) = calls.next(), if !calls.is_empty() => Some(returned),
+                        () = tokio::time::sleep(LOOK_AROUND) => None,
+                    },
+                };
+                match returned {
+                    Some(Returned::Outcome(returned)) => {
+                        self.take(&returned)?;
+                        let ReturnedCall { episode: number, agent, outcome, ms, .. } = returned;
+                        self.open_episode(number).called(agent, outcome, ms);
+                        ready.push_back(number);
+                    }
+                    Some(Returned::Verdict { tasks, verdict, ms }) => {
+                        self.pronounce(&tasks, verdict, ms)?;
+                        ready.extend(tasks);
+                    }
+                    None => {}
+                }
+            } else {
+                break;
+            }
+        }
+        if self.broken_off.is_none() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if let Some(BrokenOff::Ordered(StopOrder { by, reason, .. })) = self.broken_off.clone() {
+            self.ledger.append(AgentId::ORIGIN, Record::Halted { by, reason });
+            self.ledger.seal()?;
+        }
+        self.ledger.flush()?;
+        Ok(ControlFlow::Break(()))
+    }
+
+    /// Now and then: whether the run is to stop, and what people have answered.
+    fn look_around(&mut self, ready: &mut VecDeque<u64>) -> Result<(), LearnError> {
+        if self.asked_to_stop.load(Ordering::Relaxed) {
+            self.broken_off.get_or_insert(BrokenOff::Asked);
+        }
+        if let Some(reason) = self.crew.guard.stopped() {
+            self.broken_off.get_or_insert(BrokenOff::Guarded(reason));
+        }
+        let now = (self.crew.clock)();
+        if now < self.looked_around + LOOK_AROUND.as_millis() as u64 && self.looked_around > 0 {
+            return Ok(());
+        }
+        self.looked_around = now.max(1);
+        if let Some(order) = stop::standing(&self.out) {
+            self.broken_off = Some(BrokenOff::Ordered(order));
+        }
+        let (before, after) = (self.waiting.range(..self.heard), self.waiting.range(self.heard..));
+        let numbers: Vec<u64> = after.chain(before).map(|(number, _)| *number).take(HEARD_MAX).collect();
+        self.heard = numbers.last().map_or(0, |last| last + 1);
+        for number in numbers {
+            let ask = self.waiting.remove(&number).expect("it waits");
+            let standing = Approvals::of(&self.out).standing(&ask.id, &ask.asked, now);
+            self.hear(number, ask, standing, ready);
+        }
+        Ok(())
+    }
+
+    /// Ask a person, who may have answered an earlier process.
+    fn ask(&mut self, number: u64, ask: Ask, ready: &mut VecDeque<u64>) -> Result<(), LearnError> {
+        // The pause is on record before anybody is asked.
+        self.ledger.flush()?;
+        let expires_after_ms =
+            self.stage.team().guards.approval_expires_after.map(|s| s.saturating_mul(1000));
+        let approvals = Approvals::of(&self.out);
+        let standing = approvals.ask(&ask.id, ask.asked.clone(), (self.crew.clock)(), expires_after_ms)?;
+        self.hear(number, ask, standing, ready);
+        Ok(())
+    }
+
+    fn hear(&mut self, number: u64, ask: Ask, standing: Standing, ready: &mut VecDeque<u64>) {
+        let (granted, by) = match standing {
+            Standing::Pending => {
+                self.waiting.insert(number, ask);
+                return;
+            }
+            Standing::Approved(by) => (true, by),
+            Standing::Denied(why) => (false, why),
+        };
+        let episode = self.open.get_mut(&number).expect("an episode is open while it waits");
+        episode.answered(&mut self.crew, granted, by);
+        ready.push_back(number);
+    }
+
+    /// How many tasks are judged together.
+    fn group(&self) -> u64 {
+        self.stage.judge().map_or(1, |(_, group)| group.get())
+    }
+
+    /// A task waits to be judged: once all of its group do that have not ended otherwise, they are.
+    fn judge(&mut self, number: u64) -> Option<BoxFuture<'s, Returned>> {
+        self.unjudged.insert(number);
+        let (judge, group) = self.stage.judge().expect("without a judge, no task waits for one");
+        let first = number - number % group;
+        let members = first..(first + group.get()).min(self.config.episodes);
+        let is_ready =
+            |n: u64| self.unjudged.contains(&n) || (n < self.next_episode && !self.open.contains_key(&n));
+        if !members.clone().all(is_ready) {
+            return None;
+        }
+        let tasks: Vec<u64> = members.filter(|n| self.unjudged.remove(n)).collect();
+        let candidates: Vec<Candidate> = tasks.iter().map(|n| self.open[n].candidate()).collect();
+        let label = format!("{}/{}", self.config.seed, first / group);
+        let now = self.stage.clock();
+        Some(Box::pin(async move {
+            let began = now();
+            let verdict = judge.judge(&candidates, &label).await;
+            Returned::Verdict { tasks, verdict, ms: now().saturating_sub(began) }
+        }))
+    }
+
+    /// Keep what judges say, and tell the tasks.
+    fn pronounce(&mut self, tasks: &[u64], verdict: Verdict, ms: u64) -> Result<(), LearnError> {
+        let Verdict { scores, tokens, money, failures, .. } = verdict;
+        let judgement = |score: &Option<Score>| {
+            let score = score.as_ref()?;
+            Some(Judgement { quality: score.quality, confidence: Confidence::new(score.confidence).ok()? })
+        };
+        let judgements: Vec<Option<Judgement>> = scores.iter().map(judgement).collect();
+        for (place, (number, judgement)) in tasks.iter().zip(&judgements).enumerate() {
+            // What the group has cost is on record once, with its first task.
+            let usage = Usage { tokens, failures: failures.len() as u32 };
+            let (usage, money, ms) = if place == 0 { (usage, money, ms) } else { (Usage::default(), 0.0, 0) };
+            let quality = judgement.map(|j| j.quality);
+            let confidence = judgement.map_or(Confidence::FULL, |j| j.confidence);
+            let record = Record::Judged { episode: *number, quality, confidence, usage, money, ms };
+            self.ledger.append(AgentId::ORIGIN, record);
+        }
+        self.ledger.flush()?;
+        for (number, judgement) in tasks.iter().zip(judgements) {
+            self.open_episode(*number).judged(judgement);
+        }
+        Ok(())
+    }
+
+    fn open_episode(&mut self, number: u64) -> &mut Episode<'s> {
+        self.open.get_mut(&number).expect("an episode is open while it waits")
+    }
+
+    /// Bring the next task before the team, if there is one and a place for it.
+    fn begin(&mut self) -> Result<Option<u64>, LearnError> {
+        // Who waits for a person takes nobody's place.
+        let busy = self.open.len() - self.waiting.len();
+        let jobs = (self.jobs.get() as u64).max(self.group()) as usize;
+        if busy >= jobs || self.open.len() >= OPEN_MAX || self.next_episode == self.config.episodes {
+            return Ok(None);
+        }
+        let number = self.next_episode;
+        self.next_episode += 1;
+        self.enter(number, VecDeque::new()).map(|()| Some(number))
+    }
+
+    pub(super) fn enter(&mut self, number: u64, script: VecDeque<Record>) -> Result<(), LearnError> {
+        // A group is several attempts at the same task.
+        let mut draw = Rng::stream(self.config.seed, "tasks").fork([number / self.group(), 0, 0]);
+        let scene = self.stage.open(self.stage.tasks().training(&mut draw)?)?;
+        let episode = Episode::begin(self.stage, &mut self.crew, scene, number, script)?;
+        self.open.insert(number, episode);
+        Ok(())
+    }
+
+    /// Play a task until it waits for something or has ended.
+    fn play(&mut self, number: u64) -> Result<Played<'s>, LearnError> {
+        let episode = self.open.get_mut(&number).expect("an episode is played while it is open");
+        loop {
+            match episode.step(&mut self.crew)? {
+                Step::Record(agent, record) => self.ledger.append(agent, record),
+                Step::Done => {}
+                Step::Call(call) => return Ok(Played::Calls(call)),
+                Step::Ask(ask) => return Ok(Played::Asks(ask)),
+                Step::Judge => return Ok(Played::Judges),
+                Step::Ended => return Ok(Played::Ended),
+            }
+        }
+    }
+
+    /// A call, begun: what it rests on is in the hands of the operating system before it leaves.
+    fn under_way(&mut self, episode: u64, call: Call<'s>) -> Result<BoxFuture<'s, Returned>, LearnError> {
+        if self.stage.leaves_process(call.agent) {
+            self.ledger.flush()?;
+        }
+        // What is simulated takes no time.
+        let now = self.stage.leaves_process(call.agent).then(|| self.stage.clock());
+        let began = now.as_ref().map_or(0, |now| now());
+        Ok(Box::pin(async move {
+            let Call { handoff, agent, operation, outcome } = call;
+            let outcome = outcome.await;
+            let ms = now.map_or(0, |now| now().saturating_sub(began));
+            Returned::Outcome(ReturnedCall { episode, handoff, agent, operation, outcome, ms })
+        }))
+    }
+
+    /// Keep what a call that left the process has brought.
+    fn take(&mut self, returned: &ReturnedCall) -> Result<(), LearnError> {
+        let ReturnedCall { episode: number, handoff, agent, operation, outcome, ms } = returned;
+        if !self.stage.leaves_process(*agent) {
+            return Ok(());
+        }
+        let episode = &self.open[number];
+        let digest = self.outcomes.keep(*number, episode.calls(), episode.scene().artifact(), outcome)?;
+        if self.stage.team().trace.content {
+            self.outcomes.keep_given(*number, episode.calls(), episode.scene().artifact())?;
+        }
+        let failures = u32::from(outcome.failure().is_some());
+        let record = Record::Called {
+            handoff: *handoff,
+            agent: *agent,
+            operation: *operation,
+            ended: outcome.failure().map_or("done", |f| f.kind().word()).to_owned(),
+            usage: Usage { tokens: outcome.tokens, failures },
+            money: outcome.money,
+            ms: *ms,
+            outcome: digest,
+        };
+        self.ledger.append(AgentId::ORIGIN, record);
+        Ok(self.ledger.flush()?)
+    }
+
+    /// A task has ended.
+    fn close(&mut self, number: u64) -> Result<EpisodeEnd, LearnError> {
+        let end = self.open.remove(&number).expect("an open episode ends").end().clone();
+        let EpisodeEnd { episode, episode_return, handoffs, stop, .. } = end;
+        let stop = stop.word().to_owned();
+        self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop });
+        self.returns.push(episode_return);
+        match self.is_seal_due() {
+            true => self.ledger.seal()?,
+            false => self.ledger.flush_if_large()?,
+        }
+        Ok(end)
+    }
+
+    /// Of a task that has ended nothing is kept, or only what the team wants for people.
+    async fn release(&mut self, number: u64) {
+        match self.stage.team().trace.content {
+            false => self.outcomes.forget(number),
+            true => self.dropped += self.outcomes.publish(number, self.stage.redactor()).await,
+        }
+    }
+}
+
+/// How often a run looks whether it is to stop, and what people have answered.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+/// Of how many tasks answers are looked for at a time.
+const HEARD_MAX: usize = 256;
+
+/// The most tasks that are open at a time, those included that wait for a person.
+const OPEN_MAX: usize = 10_000;
+
+/// How far a task was played.
+enum Played<'s> {
+    /// It waits for a call.
+    Calls(Call<'s>),
+    /// It waits for a person.
+    Asks(Ask),
+    /// It waits for its judge.
+    Judges,
+    /// It has ended.
+    Ended,
+}
+
+/// What has come back.
+enum Returned {
+    /// A call of an agent.
+    Outcome(ReturnedCall),
+    /// What judges say of some tasks.
+    Verdict { tasks: Vec<u64>, verdict: Verdict, ms: u64 },
+}
+
+/// A call that has come back.
+struct ReturnedCall {
+    episode: u64,
+    handoff: HandoffId,
+    agent: AgentId,
+    operation: OperationId,
+    outcome: Outcome,
+    ms: u64,
+}
