@@ -22,6 +22,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Learn(cmd::learn::LearnArguments),
+    Evaluate(cmd::evaluate::EvaluateArguments),
     Run(cmd::run::RunArguments),
     Doctor(cmd::doctor::DoctorArguments),
     Explain(cmd::explain::ExplainArguments),
@@ -42,6 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Learn(arguments) => cmd::learn::learn(&arguments),
+        Command::Evaluate(arguments) => cmd::evaluate::evaluate(&arguments),
         Command::Run(arguments) => cmd::run::run(&arguments),
         Command::Doctor(arguments) => cmd::doctor::doctor(&arguments),
         Command::Explain(arguments) => cmd::explain::explain(&arguments),

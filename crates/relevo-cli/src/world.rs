@@ -9,7 +9,11 @@ use crate::cmd::Fault;
 
 /// The team of a file, ready to act.
 pub(crate) fn stage(path: &Path) -> Result<Stage, Fault> {
-    let team = TeamSpec::load(path)?;
+    stage_of(TeamSpec::load(path)?, path)
+}
+
+/// A team of this file, or one that was made from it, ready to act.
+pub(crate) fn stage_of(team: TeamSpec, path: &Path) -> Result<Stage, Fault> {
     let simulator = team.simulate.as_ref().map(relevo_lab::simulator).transpose();
     let simulator = simulator.map_err(|e| format!("{}: {e}", path.display()))?;
     let directory = directory(path)?;

@@ -57,6 +57,8 @@ pub struct Walk {
     pub failures: u32,
     /// Tokens used.
     pub tokens: u64,
+    /// Money charged, in the team's currency.
+    pub money: f64,
     /// Why it stopped.
     pub stop: StopReason,
     /// Whether it came to an end that is judged.
@@ -172,7 +174,7 @@ impl Chooser for Fixed<'_> {
 }
 
 /// What comes next when nothing is known: the first admissible cell of a coordinated team, and none skipped.
-struct InOrder;
+pub struct InOrder;
 
 impl Chooser for InOrder {
     fn operation(&mut self, _: AgentId, o: &Observation) -> Option<OperationId> {
@@ -215,7 +217,7 @@ pub async fn walk(
     let quality = way.quality(number).await;
     way.earn(stage.team().reward.success * quality.unwrap_or(0.0));
     let Way { scene, start, turns, acted, earned, judged: concluded, .. } = way;
-    let Totals { calls, failures, tokens, .. } = scene.totals();
+    let Totals { calls, failures, tokens, money } = scene.totals();
     Ok(Walk {
         task: scene.task().id.clone(),
         start,
@@ -226,6 +228,7 @@ pub async fn walk(
         calls,
         failures,
         tokens,
+        money,
         stop,
         concluded,
         artifact: scene.result(),

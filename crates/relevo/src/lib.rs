@@ -5,12 +5,13 @@
 //! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
 //! the cells of a plan; [`guard`]s hold whatever is learned, an [`approval`] is a person's, and a run can be told to [`stop`];
 //! a [`judge`] says how good what came out is, and [`reward`] what that earns; [`evaluate`] measures and [`report`] tells,
-//! with each [`picture`].
+//! with each [`picture`]; ways to run a team are compared as [`arms`].
 //!
 //! What is absent: no learning target is computed here, and no learner is given what another one saw.
 
 pub mod agent;
 pub mod approval;
+pub mod arms;
 pub mod artifact;
 pub mod coordinate;
 pub mod evaluate;

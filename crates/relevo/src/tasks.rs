@@ -38,6 +38,21 @@ pub trait TaskSource: Send + Sync {
     /// A task to learn on, drawn by `rng`.
     fn training(&self, rng: &mut Rng) -> Result<Task, TaskError>;
 
+    /// How many tasks there are to learn on, where they can be counted.
+    fn training_count(&self) -> Option<u64> {
+        None
+    }
+
+    /// The `index`-th task to learn on, where they can be counted.
+    fn training_at(&self, _index: u64) -> Result<Task, TaskError> {
+        Err(TaskError("the tasks to learn on cannot be counted".into()))
+    }
+
+    /// The `number`-th task of a run of this seed.
+    fn lesson(&self, seed: u64, number: u64) -> Result<Task, TaskError> {
+        self.training(&mut Rng::stream(seed, "tasks").fork([number, 0, 0]))
+    }
+
     /// The `index`-th task to measure on, the same for every workflow; `None` after the last. Disjoint from, or
     /// drawn independently of, those to learn on.
     fn evaluation(&self, index: u64) -> Result<Option<Task>, TaskError>;
@@ -169,6 +184,15 @@ impl TaskSource for FileTasks {
         self.task(&self.train[rng.below(self.train.len() as u32) as usize])
     }
 
+    fn training_count(&self) -> Option<u64> {
+        Some(self.train.len() as u64)
+    }
+
+    fn training_at(&self, index: u64) -> Result<Task, TaskError> {
+        let item = self.train.get(index as usize);
+        self.task(item.ok_or_else(|| TaskError(format!("there is no training task {index}")))?)
+    }
+
     fn evaluation(&self, index: u64) -> Result<Option<Task>, TaskError> {
         self.test.get(index as usize).map(|item| self.task(item)).transpose()
     }
@@ -192,6 +216,51 @@ impl TaskSource for FileTasks {
 
     fn identity(&self) -> Vec<u8> {
         self.identity.clone()
+    }
+}
+
+/// The same tasks, learned on in epochs: in each, every one that can be counted comes once, in an order of its own.
+pub struct Epochs(pub Arc<dyn TaskSource>);
+
+impl TaskSource for Epochs {
+    fn training(&self, rng: &mut Rng) -> Result<Task, TaskError> {
+        self.0.training(rng)
+    }
+
+    fn training_count(&self) -> Option<u64> {
+        self.0.training_count()
+    }
+
+    fn training_at(&self, index: u64) -> Result<Task, TaskError> {
+        self.0.training_at(index)
+    }
+
+    fn lesson(&self, seed: u64, number: u64) -> Result<Task, TaskError> {
+        let Some(count) = self.0.training_count() else { return self.0.lesson(seed, number) };
+        let mut rng = Rng::stream(seed, "epochs").fork([number / count, 0, 0]);
+        let mut order: Vec<u64> = (0..count).collect();
+        // Fisher-Yates, as far as it is needed
+        let place = (number % count) as usize;
+        for i in 0..=place {
+            order.swap(i, i + rng.below(count as u32 - i as u32) as usize);
+        }
+        self.0.training_at(order[place])
+    }
+
+    fn evaluation(&self, index: u64) -> Result<Option<Task>, TaskError> {
+        self.0.evaluation(index)
+    }
+
+    fn open(&self, input: &Path) -> Result<Task, TaskError> {
+        self.0.open(input)
+    }
+
+    fn quality(&self, task: &Task, artifact: &Artifact) -> Option<f64> {
+        self.0.quality(task, artifact)
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        [&self.0.identity()[..], b"in epochs"].concat()
     }
 }
 

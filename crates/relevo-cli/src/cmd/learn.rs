@@ -268,7 +268,7 @@ fn tell_of_drift(stage: &Stage, session: &Session<'_>) {
 const STOPPED: u8 = 3;
 
 /// The exit code of a run that Ctrl-C has ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 fn say_ordered(order: &StopOrder, when: &str, out: &Path, again: &str) {
     let [by, reason] = [&order.by, &order.reason].map(|text| plain(text));
@@ -282,7 +282,7 @@ fn say_waiting(calls: usize, out: &Path) {
 }
 
 /// Say that people are asked, whenever there are more questions than before.
-async fn tell_of_questions(out: PathBuf) {
+pub(super) async fn tell_of_questions(out: PathBuf) {
     let (approvals, folder) = (Approvals::of(&out), out.join(approval::FOLDER));
     let (mut before, mut seen) = (0, None);
     loop {
@@ -303,14 +303,14 @@ async fn tell_of_questions(out: PathBuf) {
 }
 
 /// Until the run is to stop, by this process or by another one.
-async fn until(stop: &AtomicBool, out: &Path) {
+pub(super) async fn until(stop: &AtomicBool, out: &Path) {
     while !stop.load(Ordering::Relaxed) && !stop::is_ordered(out) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 /// The first Ctrl-C ends the run once the calls under way have come back, the second at once.
-async fn interrupt(stop: Arc<AtomicBool>) {
+pub(super) async fn interrupt(stop: Arc<AtomicBool>) {
     if tokio::signal::ctrl_c().await.is_ok() {
         stop.store(true, Ordering::Relaxed);
         if tokio::signal::ctrl_c().await.is_ok() {

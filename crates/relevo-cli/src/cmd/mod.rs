@@ -11,6 +11,7 @@ pub(crate) use say;
 
 pub(crate) mod approvals;
 pub(crate) mod doctor;
+pub(crate) mod evaluate;
 pub(crate) mod explain;
 pub(crate) mod judge;
 pub(crate) mod lab;

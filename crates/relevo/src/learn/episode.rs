@@ -19,7 +19,7 @@ use crate::{
     approval::{Asked, question_id},
     guard::{Cost, Guard, Masks, Permit, Question, Said, StopReason, TaskGuard, Verdict, Why},
     judge::Candidate,
-    stage::{After, Scene, Sight, Stage},
+    stage::{After, Scene, Sight, Stage, Totals},
     team::CreditSection,
 };
 
@@ -148,6 +148,7 @@ impl<'s> Episode<'s> {
             stop: StopReason::Ended,
             path: vec![],
             quality: None,
+            totals: Totals::default(),
             greedy: true,
         };
         let guard = TaskGuard::new(&mut crew.guard, (crew.clock)());

@@ -34,7 +34,7 @@ use crate::{
     guard::{StopReason, TeamGuard},
     ledger::{Ledger, LedgerError},
     outcomes::{OutcomeError, Outcomes},
-    stage::{Clock, Stage},
+    stage::{Clock, Stage, Totals},
     stop::StopOrder,
     tasks::TaskError,
 };
@@ -133,6 +133,8 @@ pub struct EpisodeEnd {
     pub path: Vec<AgentId>,
     /// The quality of what came out, if it was judged.
     pub quality: Option<f64>,
+    /// What it has cost.
+    pub totals: Totals,
     /// Whether every choice was the best known one.
     pub greedy: bool,
 }

@@ -5,7 +5,6 @@ use std::{collections::VecDeque, ops::ControlFlow, sync::atomic::Ordering, time:
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use relevo_core::{
-    Rng,
     ids::{AgentId, HandoffId, OperationId},
     record::Record,
     units::{Confidence, Usage},
@@ -231,8 +230,8 @@ impl<'s> Session<'s> {
 
     pub(super) fn enter(&mut self, number: u64, script: VecDeque<Record>) -> Result<(), LearnError> {
         // A group is several attempts at the same task.
-        let mut draw = Rng::stream(self.config.seed, "tasks").fork([number / self.group(), 0, 0]);
-        let scene = self.stage.open(self.stage.tasks().training(&mut draw)?)?;
+        let task = self.stage.tasks().lesson(self.config.seed, number / self.group())?;
+        let scene = self.stage.open(task)?;
         let episode = Episode::begin(self.stage, &mut self.crew, scene, number, script)?;
         self.open.insert(number, episode);
         Ok(())
@@ -297,7 +296,8 @@ impl<'s> Session<'s> {
 
     /// A task has ended.
     fn close(&mut self, number: u64) -> Result<EpisodeEnd, LearnError> {
-        let end = self.open.remove(&number).expect("an open episode ends").end().clone();
+        let ended = self.open.remove(&number).expect("an open episode ends");
+        let end = EpisodeEnd { totals: ended.scene().totals(), ..ended.end().clone() };
         let EpisodeEnd { episode, episode_return, handoffs, stop, .. } = end;
         let stop = stop.word().to_owned();
         self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop });

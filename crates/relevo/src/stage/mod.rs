@@ -39,7 +39,7 @@ use crate::{
     judge::{self, Judge},
     model::{Models, NamedModel, environment::Environment},
     redact::Redactor,
-    tasks::{FileTasks, Simulator, Task, TaskError, TaskSource},
+    tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
     team::{
         AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, RewardScale, TasksSpec, TeamSpec, nearest,
     },
@@ -174,6 +174,11 @@ impl Stage {
     /// The same stage by another clock.
     pub fn with_clock(self, clock: Clock) -> Self {
         Stage { clock, ..self }
+    }
+
+    /// The same stage, on which what is learned is learned in epochs.
+    pub fn in_epochs(self) -> Self {
+        Stage { tasks: Arc::new(Epochs(self.tasks)), ..self }
     }
 
     /// The same stage, with tasks judged by `judge`, so many attempts at the same task together.

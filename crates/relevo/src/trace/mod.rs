@@ -10,7 +10,7 @@ mod figures;
 mod fold;
 pub mod page;
 mod session;
-mod tables;
+pub(crate) mod tables;
 mod tally;
 mod task;
 

@@ -27,7 +27,7 @@ pub fn session(session: &SessionReport) -> io::Result<String> {
     body += &over_time(session, "tokens per task", |w| w.tokens)?;
     body += &over_time(session, "failed calls per task", |w| w.failures)?;
     session.sections().iter().for_each(|section| body += &table(section));
-    Ok(page(&session.team, &body))
+    Ok(page(&session.team, &body, NO_CONTENT))
 }
 
 /// A figure over the windows; nothing where it is 0 in all of them.
@@ -69,7 +69,7 @@ pub fn task(trace: &TaskReport) -> String {
         }
     }
     body += "</table></div>\n";
-    page(&format!("{}, task {}", trace.team, trace.task.task), &body)
+    page(&format!("{}, task {}", trace.team, trace.task.task), &body, NO_CONTENT)
 }
 
 /// A decision as a cell: every alternative with a bar as long as it was probable.
@@ -95,7 +95,7 @@ fn decided(decision: &Decision) -> String {
     cell + "</table>"
 }
 
-fn table(section: &Section) -> String {
+pub(crate) fn table(section: &Section) -> String {
     let mut html = String::new();
     let caption = text(section.caption);
     html += &match section.long {
@@ -116,11 +116,12 @@ fn row_of(cell: &str, texts: &[String], last: &str) -> String {
     format!("<tr>{cells}{last}</tr>\n")
 }
 
-fn page(title: &str, body: &str) -> String {
+/// A whole page; what it is told from comes last.
+pub(crate) fn page(title: &str, body: &str, aside: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n<title>{}</title>\n<style>{STYLE}</style>\n\
-         {body}<p class=\"aside\">{NO_CONTENT} relevo {}.</p>\n</html>\n",
+         {body}<p class=\"aside\">{aside} relevo {}.</p>\n</html>\n",
         text(title),
         env!("CARGO_PKG_VERSION")
     )
@@ -143,6 +144,6 @@ summary { font-size: 1.25rem; font-weight: bold; margin: 1.5rem 0 .5rem; cursor:
 .notice { border-left: 4px solid var(--mark); padding-left: .7rem; } .aside { font-size: 14px; margin-top: 3rem; }
 ";
 
-fn text(raw: &str) -> String {
+pub(crate) fn text(raw: &str) -> String {
     raw.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

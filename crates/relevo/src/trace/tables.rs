@@ -11,11 +11,11 @@ pub(super) const NO_CONTENT: &str =
     "Told from the ledger alone: what agents were given and gave back is not in it.";
 
 /// Rows under a caption; the first row is the head.
-pub(super) struct Section {
-    pub(super) caption: &'static str,
-    pub(super) rows: Vec<Vec<String>>,
+pub(crate) struct Section {
+    pub(crate) caption: &'static str,
+    pub(crate) rows: Vec<Vec<String>>,
     /// Whether it is so long that it is shown only when asked for.
-    pub(super) long: bool,
+    pub(crate) long: bool,
 }
 
 impl Section {
@@ -247,6 +247,6 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// A sum of money with as many digits as say something.
-fn amount(money: f64) -> String {
+pub(crate) fn amount(money: f64) -> String {
     if money == 0.0 { "0".to_owned() } else { format!("{money:.4}") }
 }
