@@ -16,7 +16,7 @@ use crate::{
     ids::{ActionId, AgentId, EpisodeId, Handle, HandoffId, OperationId},
     observation::{Observation, Signature},
     protocol::{Event, Handoff, Next, ValueMessage},
-    units::{Confidence, Return, Tau, Usage, Value},
+    units::{Confidence, Cost, Return, Tau, Usage, Value},
 };
 
 /// The version of the record format, written into every ledger.
@@ -240,6 +240,9 @@ pub enum Record {
         /// Why it stopped.
         #[n(3)]
         stop: String,
+        /// What it has cost, where later tasks are measured by that.
+        #[n(4)]
+        cost: Option<Cost>,
     },
     /// Everything before this is complete.
     #[n(13)]
@@ -386,6 +389,28 @@ pub enum Record {
         #[n(5)]
         ms: u64,
     },
+    /// A judge was tried, when the task and those of its group were judged.
+    #[n(24)]
+    Tried {
+        /// Number of the episode.
+        #[n(0)]
+        episode: u64,
+        /// Who was tried.
+        #[n(1)]
+        judge: String,
+        /// How, as a word.
+        #[n(2)]
+        check: String,
+        /// What came of it: the quality that it gave where none was due, or its agreement with others.
+        #[n(3)]
+        value: Option<f64>,
+        /// Mean distance of its qualities from another's.
+        #[n(4)]
+        distance: Option<f64>,
+        /// Whether it was fooled.
+        #[n(5)]
+        fooled: bool,
+    },
     /// What ends a task may be trusted so far.
     #[n(23)]
     Trusted {
@@ -432,11 +457,13 @@ impl Record {
 
     /// Whether it is one of the driver's own.
     fn is_drivers(&self) -> bool {
-        use Record::{Called, Closed, Halted, Judged, Masked, Named, Opened, Paused, Permitted, Sealed};
+        use Record::{
+            Called, Closed, Halted, Judged, Masked, Named, Opened, Paused, Permitted, Sealed, Tried,
+        };
         let of_run =
             matches!(self, Opened { .. } | Named { .. } | Closed { .. } | Sealed { .. } | Halted { .. });
         let of_task = matches!(self, Masked { .. } | Called { .. } | Paused { .. } | Permitted { .. });
-        of_run || of_task || matches!(self, Judged { .. })
+        of_run || of_task || matches!(self, Judged { .. } | Tried { .. })
     }
 
     /// The task that it is about, where it says so.
@@ -455,9 +482,9 @@ impl Record {
             | Record::Paused { handoff: id, .. }
             | Record::Trusted { handoff: id, .. }
             | Record::Permitted { handoff: id, .. } => id.episode,
-            Record::Closed { episode, .. } | Record::Judged { episode, .. } => {
-                EpisodeId(u128::from(*episode))
-            }
+            Record::Closed { episode, .. }
+            | Record::Judged { episode, .. }
+            | Record::Tried { episode, .. } => EpisodeId(u128::from(*episode)),
             _ => return None,
         })
     }
@@ -480,9 +507,14 @@ impl Entry {
                 target.is_finite() && step.is_finite() && spread.is_none_or(f64::is_finite)
             }
             Record::Revised { value, .. } => value.is_finite(),
-            Record::Closed { episode_return, .. } => episode_return.is_finite(),
+            Record::Closed { episode_return, cost, .. } => {
+                episode_return.is_finite() && cost.is_none_or(|cost| cost.money.is_finite())
+            }
             Record::Called { money, .. } => money.is_finite(),
             Record::Judged { quality, money, .. } => quality.is_none_or(f64::is_finite) && money.is_finite(),
+            Record::Tried { value, distance, .. } => {
+                [value, distance].into_iter().all(|x| x.is_none_or(f64::is_finite))
+            }
             // Values and returns refuse other numbers as they are decoded.
             _ => true,
         }

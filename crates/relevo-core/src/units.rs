@@ -200,6 +200,22 @@ impl Bounds {
     }
 }
 
+/// What a call, or a whole task, has cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode, serde::Serialize, serde::Deserialize)]
+#[cbor(array)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cost {
+    /// Tokens.
+    #[n(0)]
+    pub tokens: u64,
+    /// Money, in the team's currency; budgets count it to a billionth. Never negative.
+    #[n(1)]
+    pub money: f64,
+    /// Milliseconds.
+    #[n(2)]
+    pub ms: u64,
+}
+
 /// What an operation used up, besides time: counted into the policy graph, never into the reward by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]

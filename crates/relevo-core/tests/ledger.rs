@@ -10,7 +10,7 @@ use relevo_core::{
     observation::{ActionSet, Features, Observation, Signature},
     protocol::{Handoff, Next, ValueMessage},
     record::{Chain, Entry, FORMAT, Reader, Record, RecordError, Table},
-    units::{Return, Tau, Usage, Value},
+    units::{Cost, Return, Tau, Usage, Value},
 };
 
 // ---- Making ledgers ------------------------------------------------------------------------------------------------
@@ -73,6 +73,7 @@ fn small_ledger() -> (Vec<Entry>, Vec<u8>) {
         episode_return: 0.5,
         handoffs: 4,
         stop: "finished".to_string(),
+        cost: None,
     }));
     let bytes = sealed(&entries, &[entries.len() / 3]);
     (entries, bytes)
@@ -251,14 +252,22 @@ fn agents_records() -> impl Strategy<Value = Record> {
     ]
 }
 
+fn costs() -> impl Strategy<Value = Cost> {
+    (any::<u64>(), finite(), any::<u64>()).prop_map(|(tokens, money, ms)| Cost { tokens, money, ms })
+}
+
 fn entries() -> impl Strategy<Value = Entry> {
     let drivers = prop_oneof![
         (any::<u64>(), ".{0,12}").prop_map(|(s, name)| Record::Named { signature: Signature(s), name }),
-        (any::<u64>(), finite(), any::<u32>(), ".{0,12}").prop_map(
-            |(episode, episode_return, handoffs, stop)| {
-                Record::Closed { episode, episode_return, handoffs, stop }
+        (any::<u64>(), finite(), any::<u32>(), ".{0,12}", proptest::option::of(costs())).prop_map(
+            |(episode, episode_return, handoffs, stop, cost)| {
+                Record::Closed { episode, episode_return, handoffs, stop, cost }
             }
         ),
+        (any::<u64>(), ".{0,12}", ".{0,6}", [0, 1].map(|_| proptest::option::of(finite())), any::<bool>())
+            .prop_map(|(episode, judge, check, [value, distance], fooled)| {
+                Record::Tried { episode, judge, check, value, distance, fooled }
+            }),
     ];
     prop_oneof![
         5 => (any::<u32>(), agents_records()).prop_map(|(agent, record)| Entry { agent: AgentId(agent), record }),
@@ -503,7 +512,14 @@ fn numbers_that_are_not_finite_are_refused() {
                 position: 0,
             },
             Record::Revised { table, signature, action, value: bad },
-            Record::Closed { episode: 0, episode_return: bad, handoffs: 1, stop: String::new() },
+            Record::Closed { episode: 0, episode_return: bad, handoffs: 1, stop: String::new(), cost: None },
+            Record::Closed {
+                episode: 0,
+                episode_return: 0.0,
+                handoffs: 1,
+                stop: String::new(),
+                cost: Some(Cost { money: bad, ..Cost::default() }),
+            },
             arrival(Features::Dense([bad as f32].into())),
             arrival(Features::Sparse([(0, bad as f32)].into())),
             operation(Next::Operate(observation(Features::Dense([bad as f32].into())))),

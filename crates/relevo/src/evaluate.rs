@@ -11,8 +11,10 @@ use relevo_core::{
 
 use crate::{
     artifact::Artifact,
-    guard::{Cost, StopReason, TaskGuard, TeamGuard, Verdict},
-    stage::{After, Scene, Sight, Stage, Totals},
+    guard::{self, Cost, StopReason, TaskGuard, TeamGuard},
+    judge::{Candidate, Verdict, health::JudgeHealth, relative::GROUP_MAX},
+    reward::{Spent, Usual},
+    stage::{After, Scene, Sight, Stage},
     tasks::{Task, TaskError},
     team::{FINISH, WorkflowSpec},
 };
@@ -51,20 +53,18 @@ pub struct Walk {
     pub walk_return: f64,
     /// The quality of what came out, if it can be known.
     pub quality: Option<f64>,
-    /// Calls of agents.
-    pub calls: u32,
-    /// Calls that failed.
-    pub failures: u32,
-    /// Tokens used.
-    pub tokens: u64,
-    /// Money charged, in the team's currency.
-    pub money: f64,
+    /// What full quality adds to the return: gamma^(primitive steps) times the reward for success.
+    pub worth: f64,
+    /// What it used up.
+    pub spent: Spent,
     /// Why it stopped.
     pub stop: StopReason,
     /// Whether it came to an end that is judged.
     pub concluded: bool,
     /// What came out.
     pub artifact: Artifact,
+    /// What judges are shown who compare it with other walks, where they are still to be asked.
+    pub unjudged: Option<Candidate>,
 }
 
 /// Somebody who decides.
@@ -186,12 +186,13 @@ impl Chooser for InOrder {
     }
 }
 
-/// Take a task through the team, as far as guards let it.
+/// Take a task through the team, as far as guards let it; `usual` is what a task costs, where rewards are measured by that.
 pub async fn walk(
     stage: &Stage,
     team: &mut TeamGuard,
     task: Task,
     number: u64,
+    usual: Usual,
     chooser: &mut dyn Chooser,
 ) -> Result<Walk, TaskError> {
     // A simulated walk never waits for anything; let others (Ctrl-C) have their turn.
@@ -201,7 +202,7 @@ pub async fn walk(
         stage,
         team,
         guard,
-        scene: stage.open(task)?,
+        scene: stage.open(task, usual)?,
         handoff: HandoffId::opening(EpisodeId(u128::from(number))),
         start: String::new(),
         turns: vec![],
@@ -215,24 +216,46 @@ pub async fn walk(
         None => way.handed_on(chooser).await,
     };
     let quality = way.quality(number).await;
-    way.earn(stage.team().reward.success * quality.unwrap_or(0.0));
-    let Way { scene, start, turns, acted, earned, judged: concluded, .. } = way;
-    let Totals { calls, failures, tokens, money } = scene.totals();
+    let compares = stage.judge().is_some_and(|(_, group)| group.get() > 1);
+    let Way { scene, start, turns, acted, earned, discount, judged: concluded, .. } = way;
+    let unjudged = (concluded && compares).then(|| scene.candidate(&acted));
+    let worth = discount * stage.team().reward.success;
     Ok(Walk {
         task: scene.task().id.clone(),
         start,
         turns,
         acted,
-        walk_return: earned,
+        walk_return: earned + worth * quality.unwrap_or(0.0),
         quality,
-        calls,
-        failures,
-        tokens,
-        money,
+        worth,
+        spent: *scene.spent(),
         stop,
         concluded,
         artifact: scene.result(),
+        unjudged,
     })
+}
+
+/// Let the judge of the team compare walks over the same task, as far as they are still to be judged; `label` names the
+/// occasion. Returns what that took.
+pub async fn compare(stage: &Stage, walks: &mut [&mut Walk], label: &str) -> Verdict {
+    let Some((judge, _)) = stage.judge() else { return Verdict::default() };
+    let (mut compared, mut candidates) = (vec![], vec![]);
+    for walk in walks {
+        if let Some(candidate) = walk.unjudged.take() {
+            candidates.push(candidate);
+            compared.push(walk);
+        }
+    }
+    if candidates.is_empty() {
+        return Verdict::default();
+    }
+    let mut verdict = judge.judge(&candidates, label).await;
+    for (walk, score) in compared.into_iter().zip(std::mem::take(&mut verdict.scores)) {
+        walk.quality = score.map(|score| score.quality);
+        walk.walk_return += walk.worth * walk.quality.unwrap_or(0.0);
+    }
+    verdict
 }
 
 /// A walk under way.
@@ -316,13 +339,13 @@ impl Way<'_, '_> {
             }
             let needs_approval = self.scene.needs_approval(agent, self.handoff.from);
             match self.guard.before_call(self.team, agent, needs_approval, clock()) {
-                Verdict::Go(permit) => break permit,
-                Verdict::Stop(reason) => return Err(self.stop(reason)),
-                Verdict::HandOff(to) => {
+                guard::Verdict::Go(permit) => break permit,
+                guard::Verdict::Stop(reason) => return Err(self.stop(reason)),
+                guard::Verdict::HandOff(to) => {
                     (agent, call) = (to, self.scene.call_agent(to, self.handoff));
                     takes_over = true;
                 }
-                Verdict::Ask(_) => {
+                guard::Verdict::Ask(_) => {
                     let reason = self.guard.deny();
                     return Err(self.stop(reason));
                 }
@@ -484,14 +507,24 @@ pub enum ArmKind {
     Single,
 }
 
-/// Under the guard of a run, run the learned policy, every declared workflow and every single agent over the evaluation tasks, the same for
-/// all. Of the single agents the one with the best mean return is kept: best in hindsight, which favours it.
+/// What was measured, side by side.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// The learned policy first.
+    pub arms: Vec<Arm>,
+    /// How judges did that compared them, and what that took.
+    pub judges: JudgeHealth,
+}
+
+/// Under the guard of a run, and with what a task usually costs in it, run the learned policy, every declared workflow and every single agent over the evaluation tasks, the same for
+/// all. Of the single agents the one with the best mean return is kept: best in hindsight, which favours it. A judge that compares is shown together what all of them made of a task.
 pub async fn evaluate(
     stage: &Stage,
     guard: &mut TeamGuard,
     learners: Vec<&Learner>,
+    usual: Usual,
     mut watch: impl FnMut(&str),
-) -> Result<Vec<Arm>, TaskError> {
+) -> Result<Measured, TaskError> {
     let team = stage.team();
     let mut tasks = vec![];
     while (tasks.len() as u64) < team.run.evaluation_tasks
@@ -503,14 +536,14 @@ pub async fn evaluate(
     let mut greedy = Greedy { learners };
     let mut walks = vec![];
     for (number, task) in tasks.iter().enumerate() {
-        walks.push(walk(stage, guard, task.clone(), number as u64, &mut greedy).await?);
+        walks.push(walk(stage, guard, task.clone(), number as u64, usual, &mut greedy).await?);
         watch("learned");
     }
     arms.push(Arm { name: "learned".into(), kind: ArmKind::Learned, walks });
     if stage.coordination().is_some() {
         let mut walks = vec![];
         for (number, task) in tasks.iter().enumerate() {
-            walks.push(walk(stage, guard, task.clone(), number as u64, &mut InOrder).await?);
+            walks.push(walk(stage, guard, task.clone(), number as u64, usual, &mut InOrder).await?);
             watch("in order");
         }
         arms.push(Arm { name: "in order".into(), kind: ArmKind::Fixed, walks });
@@ -525,12 +558,14 @@ pub async fn evaluate(
         rules: vec![],
     });
     let declared = team.workflows.iter().cloned().map(|workflow| (workflow, ArmKind::Fixed));
-    let mut best: Option<(f64, Arm)> = None;
+    let mut singles: Vec<Arm> = vec![];
+    let compares = stage.judge().is_some_and(|(_, group)| group.get() > 1);
     for (workflow, kind) in declared.chain(single.map(|workflow| (workflow, ArmKind::Single))) {
         let mut walks = vec![];
         for (number, task) in tasks.iter().enumerate() {
             walks.push(
-                walk(stage, guard, task.clone(), number as u64, &mut Fixed::new(stage, &workflow)).await?,
+                walk(stage, guard, task.clone(), number as u64, usual, &mut Fixed::new(stage, &workflow))
+                    .await?,
             );
             watch(&workflow.name);
             // A single agent that the start cannot reach, or that cannot conclude, is no candidate.
@@ -540,16 +575,37 @@ pub async fn evaluate(
             }
         }
         let complete = walks.len() == tasks.len() && walks.iter().any(|w| w.concluded && !w.acted.is_empty());
-        let mean = walks.iter().map(|w| w.walk_return).sum::<f64>() / walks.len().max(1) as f64;
         let arm = Arm { name: workflow.name, kind, walks };
         match kind {
-            ArmKind::Single if complete && best.as_ref().is_none_or(|(b, _)| mean > *b) => {
-                best = Some((mean, arm))
+            ArmKind::Single if complete => {
+                singles.push(arm);
+                if !compares {
+                    singles = best(singles).into_iter().collect();
+                }
             }
             ArmKind::Single => {}
             ArmKind::Fixed | ArmKind::Learned => arms.push(arm),
         }
     }
-    arms.extend(best.map(|(_, arm)| arm));
-    Ok(arms)
+    let mut judges = JudgeHealth::default();
+    if compares {
+        // All that can be compared at once.
+        singles.truncate(GROUP_MAX.saturating_sub(arms.len()));
+        for number in 0..tasks.len() {
+            let attempts = arms.iter_mut().chain(&mut singles).map(|arm| &mut arm.walks[number]);
+            let verdict =
+                compare(stage, &mut attempts.collect::<Vec<_>>(), &format!("measuring/{number}")).await;
+            judges.observe(&verdict);
+            watch("judges");
+        }
+    }
+    arms.extend(best(singles));
+    Ok(Measured { arms, judges })
+}
+
+/// The arm with the largest mean return, the first of several.
+fn best(arms: Vec<Arm>) -> Option<Arm> {
+    let mean =
+        |arm: &Arm| arm.walks.iter().map(|w| w.walk_return).sum::<f64>() / arm.walks.len().max(1) as f64;
+    arms.into_iter().rev().max_by(|a, b| mean(a).total_cmp(&mean(b)))
 }

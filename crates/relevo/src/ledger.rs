@@ -109,10 +109,8 @@ impl Ledger {
                 Ok(None) => break,
                 Err(RecordError::CutOff { .. }) if is_torn(&bytes[reader.offset()..]) => break,
                 Err(source) => {
-                    // A seal that does not fit says that something before it was altered, but not where.
-                    let altered = matches!(source, RecordError::Altered { .. });
-                    let good = if altered { sealed } else { reader.offset() };
-                    return Err(LedgerError::Damaged { path: path.to_owned(), good, source });
+                    // Only what is sealed is known to be sound: an altered entry may have shifted those behind it.
+                    return Err(LedgerError::Damaged { path: path.to_owned(), good: sealed, source });
                 }
             }
         }
@@ -220,9 +218,9 @@ impl Entries {
                 }
                 Ok(None) => return Ok(None),
                 Err(RecordError::CutOff { .. }) if is_torn(rest) => return Ok(None),
+                // Only what is sealed is known to be sound: an altered entry may have shifted those behind it.
                 Err(source) => {
-                    let altered = matches!(source, RecordError::Altered { .. });
-                    let good = if altered { self.sealed } else { before } as usize;
+                    let good = self.sealed as usize;
                     return Err(LedgerError::Damaged { path: self.path.clone(), good, source });
                 }
             }
@@ -249,7 +247,8 @@ impl Drop for Ledger {
 /// goes on with the end of an episode, that entry only says that it is longer than it is.
 fn is_torn(rest: &[u8]) -> bool {
     let mut closed = vec![];
-    let record = Record::Closed { episode: 0, episode_return: 0.0, handoffs: 0, stop: String::new() };
+    let record =
+        Record::Closed { episode: 0, episode_return: 0.0, handoffs: 0, stop: String::new(), cost: None };
     Entry { agent: AgentId::ORIGIN, record }.write(&mut closed);
     // Up to the number of the episode: no text holds these bytes, and no number that is met by chance.
     let head = &closed[..8];

@@ -129,8 +129,8 @@ impl Report {
                 value: mean(&|w| w.walk_return),
                 learned_minus_this: (arm.kind != ArmKind::Learned).then(|| Estimate::of(pairs)).flatten(),
                 quality: known.and_then(Estimate::of),
-                calls: mean(&|w| f64::from(w.calls)),
-                failures: mean(&|w| f64::from(w.failures)),
+                calls: mean(&|w| f64::from(w.spent.calls)),
+                failures: mean(&|w| f64::from(w.spent.failures)),
                 stops,
                 by_start: by_start.collect(),
             }

@@ -95,7 +95,7 @@ fn settled(task: u64, situation: u64, action: u32) -> (AgentId, Record) {
 }
 
 fn closed(task: u64, episode_return: f64, stop: &str) -> (AgentId, Record) {
-    (DRIVER, Record::Closed { episode: task, episode_return, handoffs: 0, stop: stop.into() })
+    (DRIVER, Record::Closed { episode: task, episode_return, handoffs: 0, stop: stop.into(), cost: None })
 }
 
 fn fold(
@@ -205,9 +205,23 @@ fn what_judging_took_is_told_apart() {
         (DRIVER, Record::Judged { episode, quality, confidence, usage, money: 0.25, ms: 7 })
     };
     let (task, mut records) = (2, three_tasks());
+    let tried = |check: &str, value, distance, fooled| {
+        let (judge, check) = ("panel".to_owned(), check.to_owned());
+        (DRIVER, Record::Tried { episode: task, judge, check, value, distance, fooled })
+    };
     records.extend([judged(task, Some(0.75)), closed(task, 0.5, "evaluator-done"), judged(9, None)]);
+    records.extend([
+        tried("canary", Some(0.9), None, true),
+        tried("canary", Some(0.1), None, false),
+        tried("swap", Some(1.0), None, false),
+        tried("swap", Some(0.5), None, false),
+        tried("audit", None, Some(0.25), false),
+    ]);
     let (session, trace) = fold(Some(task), records);
-    let Verdicts { quality, unjudged, tokens, money, ms } = session.judged;
+    let Verdicts { quality, unjudged, tokens, money, ms, .. } = session.judged;
+    let Verdicts { canaries, fooled, swap_agreement, audit_agreement, audit_distance, .. } = session.judged;
+    assert_eq!((canaries, fooled), (2, 1));
+    assert_eq!((swap_agreement, audit_agreement, audit_distance), (Some(0.75), None, Some(0.25)));
     assert_eq!(
         (quality.map(|q| (q.mean, q.n)), unjudged, tokens, money, ms),
         (Some((0.75, 1)), 1, 6, 0.5, 14)

@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{
     agent::process,
     approval::{self, Approvals, Listed, Standing},
-    evaluate::evaluate,
+    evaluate::{Measured, evaluate},
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
     picture,
     report::{self, Report},
@@ -215,18 +215,18 @@ fn report(
     bar.set_draw_target(ProgressDrawTarget::stderr());
     let learners = session.participants().iter().map(|p| p.learner()).collect();
     let mut guard = session.guard().clone();
-    let evaluation = evaluate(stage, &mut guard, learners, |arm| {
+    let evaluation = evaluate(stage, &mut guard, learners, session.usual(), |arm| {
         bar.tick();
         bar.set_message(format!("measuring {arm}"));
     });
-    let arms = runtime.block_on(async {
+    let measured = runtime.block_on(async {
         tokio::select! {
-            arms = evaluation => arms.map(Some),
+            measured = evaluation => measured.map(Some),
             () = until(stop, out) => Ok(None),
         }
     })?;
     bar.finish_and_clear();
-    let Some(arms) = arms else { return Ok(ControlFlow::Break(())) };
+    let Some(Measured { arms, judges }) = measured else { return Ok(ControlFlow::Break(())) };
     let report = Report::new(stage.team(), session.config().seed, session.episodes_done(), &arms);
     write_file(&out.join("report.json"), report.to_json())?;
     let text = report.to_text();
@@ -239,6 +239,9 @@ fn report(
     write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;
     write_session(out)?;
     print(&format!("\n{text}\n"))?;
+    if judges.groups > 0 {
+        say!("{}", judges.told());
+    }
     let texts = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt"];
     let pictures = ["handoffs.svg", "decisions.svg", "learning.svg", SESSION_FILE];
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();

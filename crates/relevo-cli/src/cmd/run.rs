@@ -6,6 +6,7 @@ use clap::Args;
 use relevo::{
     evaluate::{Greedy, Turn, walk},
     report::table,
+    reward::Usual,
     stage::Stage,
 };
 use relevo_core::{
@@ -57,7 +58,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     };
     let walk = runtime.block_on(async {
         tokio::select! {
-            walk = walk(&stage, &mut guard, task, 0, &mut greedy) => walk.map_err(Fault::from),
+            walk = walk(&stage, &mut guard, task, 0, Usual::default(), &mut greedy) => walk.map_err(Fault::from),
             () = interrupted => Err("interrupted; the running program was ended".into()),
         }
     })?;
@@ -88,7 +89,7 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     };
     text += &format!(
         "{}: {} after {} calls ({} failed), return {:.4}, {quality}\n",
-        walk.task, walk.stop, walk.calls, walk.failures, walk.walk_return
+        walk.task, walk.stop, walk.spent.calls, walk.spent.failures, walk.walk_return
     );
     print(&text)?;
     if let Some(output) = &arguments.output {

@@ -49,6 +49,8 @@ pub struct Outcome {
     pub private: Facts,
     /// Tokens that the call used up, as far as the agent counts them.
     pub tokens: u64,
+    /// Attempts that failed and were made again, as far as the agent counts them.
+    pub retries: u32,
     /// What the call cost, in the team's currency; finite and not negative.
     pub money: f64,
     /// Whether the answer was taken from a cache and not made anew.
@@ -263,6 +265,7 @@ impl Outcome {
             artifact,
             private: Facts::new(),
             tokens: 0,
+            retries: 0,
             money: 0.0,
             cached: false,
             reward: None,

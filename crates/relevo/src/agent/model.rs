@@ -129,7 +129,7 @@ impl Agent for ModelAgent {
         };
         // What was answered was paid for, whatever it is worth.
         let (tokens, money) = (reply.usage.input + reply.usage.output, self.price.of(reply.usage));
-        Outcome { tokens, money, ..outcome }
+        Outcome { tokens, money, retries: reply.retries, ..outcome }
     }
 }
 

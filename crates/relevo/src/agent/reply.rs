@@ -20,6 +20,7 @@ struct ReplyLine {
     facts: Option<Map<String, Value>>,
     private: Option<Map<String, Value>>,
     tokens: Option<u64>,
+    retries: Option<u32>,
     money: Option<f64>,
     cached: Option<bool>,
     reward: Option<f64>,
@@ -76,6 +77,7 @@ pub(super) struct Reply {
     facts: Facts,
     private: Facts,
     tokens: u64,
+    retries: u32,
     money: f64,
     cached: bool,
     reward: Option<f64>,
@@ -115,6 +117,7 @@ impl Reply {
             facts: facts("facts", line.facts)?,
             private: facts("private", line.private)?,
             tokens: line.tokens.unwrap_or(0),
+            retries: line.retries.unwrap_or(0),
             money,
             cached: line.cached.unwrap_or(false),
             reward: line.reward,
@@ -124,11 +127,12 @@ impl Reply {
     /// The outcome of a call that was answered. A failure leaves the artifact alone, but its tokens were spent and its
     /// notes and its reward were measured.
     pub(super) fn lay_over(self, artifact: Artifact, output: Option<Arc<[u8]>>) -> Outcome {
-        let Reply { failure, facts, private, tokens, money, cached, reward } = self;
+        let Reply { failure, facts, private, tokens, retries, money, cached, reward } = self;
         let answered = |artifact, ending| Outcome {
             artifact,
             private,
             tokens,
+            retries,
             money,
             cached,
             reward,

@@ -18,7 +18,7 @@ use crate::{
     artifact::Scalar,
     evaluate::Walk,
     learn::EpisodeEnd,
-    stage::Totals,
+    reward::Spent,
     team::{TeamSpec, WorkflowSpec, nearest},
 };
 
@@ -125,16 +125,16 @@ impl Sample {
             class,
             reward: walk.walk_return,
             quality: walk.quality,
-            tokens: walk.tokens,
-            money: walk.money,
-            calls: walk.calls,
-            failures: walk.failures,
+            tokens: walk.spent.tokens,
+            money: walk.spent.money,
+            calls: walk.spent.calls,
+            failures: walk.spent.failures,
         }
     }
 
     /// A task that was learned on.
     pub fn learned(end: &EpisodeEnd) -> Self {
-        let Totals { calls, failures, tokens, money } = end.totals;
+        let Spent { calls, failures, tokens, money, .. } = end.spent;
         Sample {
             task: end.episode.to_string(),
             class: String::new(),

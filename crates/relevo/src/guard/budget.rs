@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use relevo_core::units::Cost;
 use serde::{Deserialize, Serialize};
 
 /// What can run out.
@@ -17,18 +18,6 @@ pub enum Resource {
 
 impl Resource {
     pub(super) const ALL: [Resource; 3] = [Resource::Tokens, Resource::Money, Resource::Time];
-}
-
-/// What a call costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Cost {
-    /// Tokens.
-    pub tokens: u64,
-    /// Money, to a billionth of the currency; never negative.
-    pub money: f64,
-    /// Milliseconds.
-    pub ms: u64,
 }
 
 /// What a call of an agent is declared to cost. What is left out is the median of its last calls.

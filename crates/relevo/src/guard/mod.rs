@@ -37,12 +37,13 @@ mod team;
 use std::collections::{BTreeMap, BTreeSet};
 
 use relevo_core::ids::AgentId;
+pub use relevo_core::units::Cost;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::FailureKind;
 
 pub use breaker::BreakerSpec;
-pub use budget::{Budget, Cost, DeclaredCost, OnExceed, Resource};
+pub use budget::{Budget, DeclaredCost, OnExceed, Resource};
 pub use reason::{Guard, StopReason};
 pub use task::TaskGuard;
 pub use team::TeamGuard;

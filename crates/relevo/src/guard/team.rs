@@ -63,6 +63,18 @@ impl TeamGuard {
         self.settle(permit, cost, ended);
     }
 
+    /// Judges were asked, at this cost; `failed` is why they had nothing to say. It counts against the budget of the run,
+    /// though judges are not kept from tasks that were paid for; and where no further call can mend why they failed, no
+    /// further task begins.
+    pub fn judged(&mut self, cost: Cost, failed: impl IntoIterator<Item = FailureKind>) {
+        if let Some(session) = &mut self.session {
+            session.charge(cost);
+        }
+        if failed.into_iter().any(|kind| self.spec.halt_on.contains(&kind)) {
+            self.stop(StopReason::TerminalError);
+        }
+    }
+
     /// A task begins.
     pub(super) fn begin_task(&mut self) {
         self.clock += 1;

@@ -59,6 +59,24 @@ impl Mean {
 }
 
 impl JudgeHealth {
+    /// It in a line.
+    pub fn told(&self) -> String {
+        let Self { groups, calls, tokens, money, unscored, canaries, fooled, .. } = self;
+        let mut told = format!("judges: {groups} groups, {calls} calls, {tokens} tokens, money {money}");
+        if *unscored > 0 {
+            told += &format!("; {unscored} tasks without a score");
+        }
+        if *canaries > 0 {
+            told += &format!("; fooled by {fooled} of {canaries} canaries");
+        }
+        for (what, mean) in [("when swapped", self.swaps), ("with the auditor", self.audits)] {
+            if let Some(mean) = mean.value() {
+                told += &format!("; agreement {what} {mean:.2}");
+            }
+        }
+        told
+    }
+
     /// Take one more verdict into account.
     pub fn observe(&mut self, verdict: &Verdict) {
         let Verdict { scores, calls, tokens, money, failures, checks } = verdict;
@@ -78,17 +96,20 @@ impl JudgeHealth {
         let flaws = failures.iter().filter(|failure| failure.candidate.is_some()).count() as u64;
         self.flaws += flaws;
         self.failures += failures.len() as u64 - flaws;
-        for check in checks {
-            match check {
-                Check::Canary { fooled, .. } => {
-                    self.canaries += 1;
-                    self.fooled += u64::from(*fooled);
-                }
-                Check::Swap { agreement, .. } => self.swaps.add(*agreement),
-                Check::Audit { agreement, distance, .. } => {
-                    agreement.iter().for_each(|agreement| self.audits.add(*agreement));
-                    self.audit_distance.add(*distance);
-                }
+        checks.iter().for_each(|check| self.check(check));
+    }
+
+    /// Take into account how a judge did where it was tried.
+    pub fn check(&mut self, check: &Check) {
+        match check {
+            Check::Canary { fooled, .. } => {
+                self.canaries += 1;
+                self.fooled += u64::from(*fooled);
+            }
+            Check::Swap { agreement, .. } => self.swaps.add(*agreement),
+            Check::Audit { agreement, distance, .. } => {
+                agreement.iter().for_each(|agreement| self.audits.add(*agreement));
+                self.audit_distance.add(*distance);
             }
         }
     }

@@ -21,7 +21,7 @@ pub mod rule;
 use std::{collections::BTreeMap, num::NonZeroU64, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use relevo_core::policy_file::hex;
+use relevo_core::{policy_file::hex, record::Record};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use serde_json::{Map, Value};
 
@@ -208,6 +208,30 @@ pub enum Check {
         /// Mean distance of the qualities.
         distance: f64,
     },
+}
+
+impl Check {
+    /// It as a record of the group that begins with this task.
+    pub fn record(self, episode: u64) -> Record {
+        let (check, judge, value, distance, fooled) = match self {
+            Check::Canary { judge, quality, fooled } => ("canary", judge, Some(quality), None, fooled),
+            Check::Swap { judge, agreement } => ("swap", judge, Some(agreement), None, false),
+            Check::Audit { judge, agreement, distance } => ("audit", judge, agreement, Some(distance), false),
+        };
+        Record::Tried { episode, judge, check: check.to_owned(), value, distance, fooled }
+    }
+
+    /// The check that a record holds.
+    pub fn of_record(record: &Record) -> Option<Self> {
+        let Record::Tried { judge, check, value, distance, fooled, .. } = record else { return None };
+        let judge = judge.clone();
+        Some(match check.as_str() {
+            "canary" => Check::Canary { judge, quality: (*value)?, fooled: *fooled },
+            "swap" => Check::Swap { judge, agreement: (*value)? },
+            "audit" => Check::Audit { judge, agreement: *value, distance: (*distance)? },
+            _ => return None,
+        })
+    }
 }
 
 /// The share of pairs that two judges order alike, in [0, 1]: a pair of which only one of them makes a tie counts half.

@@ -19,7 +19,8 @@ use crate::{
     approval::{Asked, question_id},
     guard::{Cost, Guard, Masks, Permit, Question, Said, StopReason, TaskGuard, Verdict, Why},
     judge::Candidate,
-    stage::{After, Scene, Sight, Stage, Totals},
+    reward::Spent,
+    stage::{After, Scene, Sight, Stage},
     team::CreditSection,
 };
 
@@ -148,7 +149,7 @@ impl<'s> Episode<'s> {
             stop: StopReason::Ended,
             path: vec![],
             quality: None,
-            totals: Totals::default(),
+            spent: Spent::default(),
             greedy: true,
         };
         let guard = TaskGuard::new(&mut crew.guard, (crew.clock)());
@@ -180,7 +181,7 @@ impl<'s> Episode<'s> {
 
     /// How many calls have come back.
     pub(super) fn calls(&self) -> u32 {
-        self.scene.totals().calls
+        self.scene.spent().calls
     }
 
     /// Whether nothing is left to do before a call, or a person's answer.

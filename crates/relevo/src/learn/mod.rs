@@ -34,7 +34,8 @@ use crate::{
     guard::{StopReason, TeamGuard},
     ledger::{Ledger, LedgerError},
     outcomes::{OutcomeError, Outcomes},
-    stage::{Clock, Stage, Totals},
+    reward::{Median, Spent, Usual},
+    stage::{Clock, Stage},
     stop::StopOrder,
     tasks::TaskError,
 };
@@ -133,8 +134,8 @@ pub struct EpisodeEnd {
     pub path: Vec<AgentId>,
     /// The quality of what came out, if it was judged.
     pub quality: Option<f64>,
-    /// What it has cost.
-    pub totals: Totals,
+    /// What it has used up.
+    pub spent: Spent,
     /// Whether every choice was the best known one.
     pub greedy: bool,
 }
@@ -169,6 +170,8 @@ pub struct Session<'s> {
     /// Where among them answers are looked for next.
     heard: u64,
     returns: Vec<f64>,
+    /// What tasks cost, where rewards are measured by that.
+    median: Median,
     /// Pieces of content that could not be kept.
     dropped: u64,
     out: PathBuf,
@@ -247,6 +250,7 @@ impl<'s> Session<'s> {
             unjudged: BTreeSet::new(),
             heard: 0,
             returns: vec![],
+            median: Median::default(),
             dropped: 0,
             out: out.to_owned(),
             asked_to_stop: Arc::default(),
@@ -319,6 +323,11 @@ impl<'s> Session<'s> {
     /// The return of every episode done.
     pub fn returns(&self) -> &[f64] {
         &self.returns
+    }
+
+    /// What a task usually costs by now, where rewards are measured by that.
+    pub fn usual(&self) -> Usual {
+        self.median.usual()
     }
 
     /// The participants, by agent.

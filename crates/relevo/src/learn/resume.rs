@@ -81,8 +81,9 @@ impl<'s> Session<'s> {
                     self.crew.names.insert(signature, name);
                     continue;
                 }
-                Record::Closed { episode_return, .. } => {
+                Record::Closed { episode_return, cost, .. } => {
                     self.returns.push(episode_return);
+                    cost.into_iter().for_each(|cost| self.median.observe(cost));
                     continue;
                 }
                 _ if !is_of_a_task(&record) => continue,
@@ -131,8 +132,11 @@ impl<'s> Session<'s> {
         }
     }
 
-    /// Let the guards know of a call of a task that has ended.
+    /// Let the guards know of a call of a task that has ended, and of what judging it took.
     fn recall(&mut self, record: &Record) {
+        if let Record::Judged { usage, money, ms, .. } = record {
+            self.crew.guard.judged(Cost { tokens: usage.tokens, money: *money, ms: *ms }, []);
+        }
         if let Record::Called { agent, ended, usage, money, ms, .. } = record {
             let cost = Cost { tokens: usage.tokens, money: *money, ms: *ms };
             let ended = match ended.as_str() {
@@ -166,7 +170,8 @@ impl<'s> Session<'s> {
                     _ => return Err(differs(None)),
                 },
                 Step::Judge => match record {
-                    Record::Judged { quality, confidence, .. } => {
+                    Record::Judged { quality, confidence, usage, money, ms, .. } => {
+                        self.crew.guard.judged(Cost { tokens: usage.tokens, money: *money, ms: *ms }, []);
                         episode.followed();
                         let confidence = *confidence;
                         let judgement = quality.map(|quality| Judgement { quality, confidence });
@@ -208,6 +213,7 @@ fn is_of_a_task(record: &Record) -> bool {
             | Record::Halted { .. }
             | Record::Named { .. }
             | Record::Closed { .. }
+            | Record::Tried { .. }
     )
 }
 

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnord
 use relevo_core::{
     ids::{AgentId, HandoffId, OperationId},
     record::Record,
-    units::{Confidence, Usage},
+    units::{Confidence, Cost, Usage},
 };
 
 use super::{
@@ -19,6 +19,7 @@ use crate::{
     approval::{Approvals, Standing},
     judge::{Candidate, Score, Verdict},
     stop::{self, StopOrder},
+    team::RewardScale,
 };
 
 impl<'s> Session<'s> {
@@ -189,7 +190,7 @@ impl<'s> Session<'s> {
 
     /// Keep what judges say, and tell the tasks.
     fn pronounce(&mut self, tasks: &[u64], verdict: Verdict, ms: u64) -> Result<(), LearnError> {
-        let Verdict { scores, tokens, money, failures, .. } = verdict;
+        let Verdict { scores, tokens, money, failures, checks, .. } = verdict;
         let judgement = |score: &Option<Score>| {
             let score = score.as_ref()?;
             Some(Judgement { quality: score.quality, confidence: Confidence::new(score.confidence).ok()? })
@@ -204,7 +205,13 @@ impl<'s> Session<'s> {
             let record = Record::Judged { episode: *number, quality, confidence, usage, money, ms };
             self.ledger.append(AgentId::ORIGIN, record);
         }
+        for check in checks {
+            self.ledger.append(AgentId::ORIGIN, check.record(tasks[0]));
+        }
         self.ledger.flush()?;
+        let failed = judgements.iter().all(Option::is_none).then_some(&failures);
+        let kinds = failed.into_iter().flatten().map(|failure| failure.failure.kind());
+        self.crew.guard.judged(Cost { tokens, money, ms }, kinds);
         for (number, judgement) in tasks.iter().zip(judgements) {
             self.open_episode(*number).judged(judgement);
         }
@@ -231,7 +238,7 @@ impl<'s> Session<'s> {
     pub(super) fn enter(&mut self, number: u64, script: VecDeque<Record>) -> Result<(), LearnError> {
         // A group is several attempts at the same task.
         let task = self.stage.tasks().lesson(self.config.seed, number / self.group())?;
-        let scene = self.stage.open(task)?;
+        let scene = self.stage.open(task, self.usual())?;
         let episode = Episode::begin(self.stage, &mut self.crew, scene, number, script)?;
         self.open.insert(number, episode);
         Ok(())
@@ -297,10 +304,12 @@ impl<'s> Session<'s> {
     /// A task has ended.
     fn close(&mut self, number: u64) -> Result<EpisodeEnd, LearnError> {
         let ended = self.open.remove(&number).expect("an open episode ends");
-        let end = EpisodeEnd { totals: ended.scene().totals(), ..ended.end().clone() };
-        let EpisodeEnd { episode, episode_return, handoffs, stop, .. } = end;
+        let end = EpisodeEnd { spent: *ended.scene().spent(), ..ended.end().clone() };
+        let EpisodeEnd { episode, episode_return, handoffs, stop, spent, .. } = end;
         let stop = stop.word().to_owned();
-        self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop });
+        let cost = (self.stage.team().reward.scale == RewardScale::Median).then(|| spent.cost());
+        self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop, cost });
+        cost.into_iter().for_each(|cost| self.median.observe(cost));
         self.returns.push(episode_return);
         match self.is_seal_due() {
             true => self.ledger.seal()?,

@@ -4,7 +4,7 @@
 
 mod scene;
 
-pub use scene::{After, Performance, Scene, Sight, Totals};
+pub use scene::{After, Performance, Scene, Sight};
 
 use std::{
     num::NonZeroU64,
@@ -39,10 +39,9 @@ use crate::{
     judge::{self, Judge},
     model::{Models, NamedModel, environment::Environment},
     redact::Redactor,
+    reward::Usual,
     tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{
-        AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, RewardScale, TasksSpec, TeamSpec, nearest,
-    },
+    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, TasksSpec, TeamSpec, nearest},
 };
 
 /// A team with everything that it takes to act: programs, models or a simulated world, and tasks.
@@ -136,12 +135,6 @@ impl Stage {
                 },
                 (None, Some(_), None) => return Err(nothing_to_act_with(agent)),
             });
-        }
-        if team.reward.retry != 0.0 || team.reward.scale != RewardScale::Absolute {
-            return Err(TaskError(
-                "[reward] retry and scale = \"median\" are not applied while learning yet: leave them out"
-                    .into(),
-            ));
         }
         // A rule is applied at once, by the tasks themselves.
         let judge = match &team.tasks {
@@ -363,8 +356,8 @@ impl Stage {
         operations.get(operation.0 as usize).map_or(DEFAULT, String::as_str)
     }
 
-    /// Bring a task before the team.
-    pub fn open(&self, task: Task) -> Result<Scene<'_>, TaskError> {
+    /// Bring a task before the team, for which a task costs as much as is `usual`.
+    pub fn open(&self, task: Task, usual: Usual) -> Result<Scene<'_>, TaskError> {
         let mut artifact = task.artifact.clone();
         let progress = match &self.deciders {
             Deciders::Agents { .. } => None,
@@ -375,7 +368,7 @@ impl Stage {
                 Some(progress)
             }
         };
-        Ok(Scene::new(self, task, artifact, progress))
+        Ok(Scene::new(self, task, artifact, progress, usual))
     }
 }
 

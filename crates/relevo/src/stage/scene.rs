@@ -27,19 +27,6 @@ use crate::{
     tasks::Task,
 };
 
-/// What a task has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Totals {
-    /// Calls of agents.
-    pub calls: u32,
-    /// Calls that failed.
-    pub failures: u32,
-    /// Tokens used.
-    pub tokens: u64,
-    /// Money charged, in the team's currency.
-    pub money: f64,
-}
-
 /// How the last call ended.
 #[derive(Clone, Debug)]
 struct Called {
@@ -102,13 +89,21 @@ pub struct Scene<'s> {
     /// Private facts, by agent: kept for the task, never handed on.
     own: BTreeMap<AgentId, Facts>,
     last: Called,
-    totals: Totals,
+    spent: Spent,
+    /// What a task of this team usually costs.
+    usual: Usual,
 }
 
 impl<'s> Scene<'s> {
-    pub(super) fn new(stage: &'s Stage, task: Task, artifact: Artifact, progress: Option<Progress>) -> Self {
-        let (answer, own, last, totals) = Default::default();
-        Scene { stage, task, artifact, progress, answer, own, last, totals }
+    pub(super) fn new(
+        stage: &'s Stage,
+        task: Task,
+        artifact: Artifact,
+        progress: Option<Progress>,
+        usual: Usual,
+    ) -> Self {
+        let (answer, own, last, spent) = Default::default();
+        Scene { stage, task, artifact, progress, answer, own, last, spent, usual }
     }
 
     /// The task.
@@ -127,8 +122,8 @@ impl<'s> Scene<'s> {
     }
 
     /// What it has cost so far.
-    pub fn totals(&self) -> Totals {
-        self.totals
+    pub fn spent(&self) -> &Spent {
+        &self.spent
     }
 
     /// The situation of `agent`, to which `sender` handed over.
@@ -318,8 +313,8 @@ impl<'s> Scene<'s> {
     fn count(&mut self, outcome: &Outcome, ms: u64, failure: Option<Failure>) -> Performance {
         let failures = u32::from(failure.is_some());
         let (tokens, money) = (outcome.tokens, outcome.money);
-        let spent = Spent { calls: 1, failures, tokens, money, ms, ..Spent::default() };
-        let cost = reward::cost(&self.stage.team.reward, &spent, &Usual::default());
+        let spent = Spent { calls: 1, failures, retries: outcome.retries, tokens, money, ms };
+        let cost = reward::cost(&self.stage.team.reward, &spent, &self.spent, &self.usual);
         let mut performance = Performance {
             reward: cost + outcome.reward.unwrap_or(0.0),
             usage: Usage { tokens, failures },
@@ -335,10 +330,7 @@ impl<'s> Scene<'s> {
                 tail => format!("{failure}; its last words: {tail}"),
             });
         }
-        self.totals.calls += 1;
-        self.totals.failures += performance.usage.failures;
-        self.totals.tokens += performance.usage.tokens;
-        self.totals.money += outcome.money;
+        self.spent += spent;
         performance
     }
 

@@ -20,7 +20,10 @@ use super::{
         self, Call, Choice, DONE, Decision, EVENTS_MAX, Event, Masked, PATH_MAX, Task, TaskReport, Verdict,
     },
 };
-use crate::guard::{Resource, StopReason};
+use crate::{
+    guard::{Resource, StopReason},
+    judge::Check,
+};
 
 /// Names of situations that are remembered; others are called by their keys.
 const NAMES_MAX: usize = 1 << 16;
@@ -88,7 +91,7 @@ impl Fold {
             }
             Record::Primed { .. } => self.tally.learned(&self.cast, *agent, record),
             Record::Halted { by, reason } => session.halted = Some(format!("{by}: {reason}")),
-            Record::Closed { episode, episode_return, handoffs, stop } => {
+            Record::Closed { episode, episode_return, handoffs, stop, .. } => {
                 self.close(*episode, *episode_return, *handoffs, stop);
             }
             _ => {
@@ -173,6 +176,7 @@ impl Fold {
                     step: *step,
                 });
             }
+            Record::Tried { .. } => Check::of_record(record).iter().for_each(|check| self.tally.tried(check)),
             Record::Expired { .. } => session.totals.expired += 1,
             _ => {}
         }

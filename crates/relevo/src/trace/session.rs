@@ -92,6 +92,16 @@ pub struct Verdicts {
     pub quality: Option<Estimate>,
     /// Tasks that could not be judged.
     pub unjudged: u64,
+    /// Worthless trajectories that judges were shown.
+    pub canaries: u64,
+    /// Those that fooled them.
+    pub fooled: u64,
+    /// Their agreement with themselves in the opposite order; 1/2 is chance.
+    pub swap_agreement: Option<f64>,
+    /// Their agreement with an auditor; 1/2 is chance.
+    pub audit_agreement: Option<f64>,
+    /// Mean distance of the qualities from the auditor's.
+    pub audit_distance: Option<f64>,
     /// Tokens used.
     pub tokens: u64,
     /// Money charged.

@@ -128,11 +128,24 @@ impl SessionReport {
         ];
         let tasks = Section::new("Tasks", head, self.tasks.iter().map(task_row));
         let verdicts = (self.judged != Verdicts::default()).then(|| {
-            let Verdicts { quality, unjudged, tokens, money, ms } = self.judged;
+            let Verdicts { quality, unjudged, canaries, fooled, tokens, money, ms, .. } = self.judged;
             let quality = quality.map_or(String::new(), |quality| quality.to_string());
-            [quality, unjudged.to_string(), tokens.to_string(), amount(money), ms.to_string()]
+            let share = |x: Option<f64>| x.map_or(String::new(), |x| format!("{x:.3}"));
+            let of = if canaries > 0 { format!("{fooled} of {canaries}") } else { String::new() };
+            let (swap, audit) = (self.judged.swap_agreement, self.judged.audit_agreement);
+            let (unjudged, tokens, money) = (unjudged.to_string(), tokens.to_string(), amount(money));
+            [quality, unjudged, of, share(swap), share(audit), tokens, money, ms.to_string()]
         });
-        let head = ["quality", "could not be judged", "tokens", "money", "ms"];
+        let head = [
+            "quality",
+            "could not be judged",
+            "fooled by canaries",
+            "agree when swapped",
+            "agree with the auditor",
+            "tokens",
+            "money",
+            "ms",
+        ];
         let judged = Section::new("What judges said, and what that took", head, verdicts.into_iter());
         let sections = [
             agents,

@@ -18,6 +18,7 @@ use super::{
     session::{AgentFigures, SCHEMA, SITUATIONS_MAX, SessionReport, Situation, TASKS_MAX, Totals, Verdicts},
     task::{Call, Task, Verdict},
 };
+use crate::judge::{Check, health::JudgeHealth};
 
 /// Situations counted apart; decisions in those met later are counted together.
 const SITUATIONS_COUNTED: usize = 10_000;
@@ -39,6 +40,7 @@ pub(super) struct Tally {
     situations: BTreeMap<Option<Place>, SituationSums>,
     returns: Moments,
     qualities: Moments,
+    judges: JudgeHealth,
     windows: Windows,
     last: VecDeque<Task>,
     /// Priors, and what came of the choices in the situations that have some.
@@ -69,8 +71,8 @@ impl Tally {
     pub(super) fn new(team: &str) -> Self {
         let session = SessionReport { schema: SCHEMA, team: team.to_owned(), ..SessionReport::default() };
         let (agents, situations, last, primed) = Default::default();
-        let (returns, qualities, windows) = Default::default();
-        Tally { session, agents, situations, returns, windows, last, primed, qualities, priors: 0 }
+        let (returns, qualities, judges, windows) = Default::default();
+        Tally { session, agents, situations, returns, windows, last, primed, qualities, judges, priors: 0 }
     }
 
     /// An earlier policy gave a prior, or a choice was learned from.
@@ -161,6 +163,16 @@ impl Tally {
         *money += verdict.money;
         *ms += verdict.ms;
         verdict.quality.iter().for_each(|quality| self.qualities.add(*quality));
+    }
+
+    /// A judge was tried.
+    pub(super) fn tried(&mut self, check: &Check) {
+        self.judges.check(check);
+        let JudgeHealth { canaries, fooled, swaps, audits, audit_distance, .. } = self.judges;
+        let judged = &mut self.session.judged;
+        (judged.canaries, judged.fooled) = (canaries, fooled);
+        judged.swap_agreement = swaps.value();
+        (judged.audit_agreement, judged.audit_distance) = (audits.value(), audit_distance.value());
     }
 
     /// A task has ended.

@@ -2,7 +2,7 @@
 //! finds the best choices of a small task; and returns are what a person computes by hand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     ops::ControlFlow,
     os::unix::fs::PermissionsExt,
@@ -13,6 +13,9 @@ use std::{
     },
 };
 
+mod files;
+mod judges;
+
 use async_trait::async_trait;
 use relevo::{
     agent::{Agent, Failure, OperationCall, Outcome},
@@ -21,6 +24,7 @@ use relevo::{
     judge::{Candidate, Judge, Score, Verdict},
     learn::{EpisodeEnd, LEDGER_FILE, LearnError, RunConfig, Session},
     ledger::LedgerError,
+    reward::Usual,
     stage::Stage,
     tasks::{Simulator, Task, TaskError, TaskSource, facts},
     team::TeamSpec,
@@ -88,8 +92,9 @@ struct Worker(&'static str);
 impl Agent for Worker {
     async fn perform(&self, call: &OperationCall<'_>, mut artifact: Artifact) -> Outcome {
         let kind = artifact.facts["kind"].to_string();
+        let tokens = if kind == "a" { 30 } else { 70 };
         let suits = match self.0 {
-            "scout" => return Outcome::done(artifact),
+            "scout" => return Outcome { tokens: 10, ..Outcome::done(artifact) },
             "klutz" => return Outcome::failed(artifact, Failure::Refused("it always does".into())),
             "smith" => kind == "a",
             "clerk" => kind == "b",
@@ -99,7 +104,7 @@ impl Agent for Worker {
         if *state == Scalar::Text("raw".into()) {
             *state = Scalar::Text(if suits { "good" } else { "spoilt" }.into());
         }
-        Outcome::done(artifact)
+        Outcome { tokens, ..Outcome::done(artifact) }
     }
 }
 
@@ -247,7 +252,7 @@ async fn greedy_walks(stage: &Stage, participants: &[Participant]) -> Vec<Walk> 
     for kind in 0..2 {
         let task = stage.tasks().evaluation(kind).unwrap().unwrap();
         let mut greedy = Greedy { learners: learners.clone() };
-        walks.push(walk(stage, &mut stage.guard(), task, kind, &mut greedy).await.unwrap());
+        walks.push(walk(stage, &mut stage.guard(), task, kind, Usual::default(), &mut greedy).await.unwrap());
     }
     walks
 }
@@ -706,7 +711,7 @@ async fn a_deadline_ends_with_nothing() {
         near(end.episode_return, expected, decides);
         near(walk.walk_return, expected, decides);
         near(values[2].unwrap(), last, decides);
-        assert_eq!((walk.stop.word(), walk.quality, walk.calls), ("max-handoffs", Some(0.0), 3));
+        assert_eq!((walk.stop.word(), walk.quality, walk.spent.calls), ("max-handoffs", Some(0.0), 3));
         // A deadline is an end for all credits alike.
         let learner = format!("{learner}\ncredit = {{ rule = \"trajectory\" }}");
         let (_, values, _) = settle("max_handoffs = 2", &learner, &circle).await;
@@ -725,7 +730,10 @@ async fn a_dead_end_is_worth_what_it_cost() {
     near(end.episode_return, expected, "after");
     near(walk.walk_return, expected, "after");
     near(values[0].unwrap(), -0.05 - 0.1 * G, "after");
-    assert_eq!((walk.stop.word(), walk.calls, walk.turns.last().unwrap().action), ("no-successor", 2, None));
+    assert_eq!(
+        (walk.stop.word(), walk.spent.calls, walk.turns.last().unwrap().action),
+        ("no-successor", 2, None)
+    );
 
     let (end, values, _) = settle("", "credit = { rule = \"trajectory\" }", &dead).await;
     near(values[0].unwrap(), end.episode_return, "trajectory");
@@ -738,13 +746,13 @@ async fn a_dead_end_is_worth_what_it_cost() {
         near(end.episode_return, -0.15, credit);
         near(walk.walk_return, -0.15, credit);
         near(values[0].unwrap(), -0.15, credit);
-        assert_eq!((walk.stop.word(), walk.calls), ("no-successor", 1));
+        assert_eq!((walk.stop.word(), walk.spent.calls), ("no-successor", 1));
     }
     let nobody =
         CHAIN.replace("handoffs = [\"smith\"]", "handoffs = [{ to = \"smith\", when = { state = \"x\" } }]");
     for (decides, expected, calls) in [("after", -0.1, 1), ("before", 0.0, 0)] {
         let (end, _, walk) = settle("", &format!("decides = \"{decides}\""), &nobody).await;
-        assert_eq!((end.stop.word(), end.handoffs, walk.calls), ("no-successor", 0, calls));
+        assert_eq!((end.stop.word(), end.handoffs, walk.spent.calls), ("no-successor", 0, calls));
         near(end.episode_return, expected, decides);
         near(walk.walk_return, expected, decides);
     }
@@ -769,238 +777,36 @@ async fn an_adept_in_a_discounted_chain() {
     }
 }
 
-// ---- programs and files ----
-
-/// A folder with programs and tasks.
-struct Shop(TempDir);
-
-/// What each program does after reading its line.
-const PROGRAMS: [(&str, &str); 6] = [
-    ("pass", "echo '{\"ok\":true}'"),
-    ("upper", "tr a-z A-Z <in >out && echo '{\"ok\":true,\"tokens\":3}'"),
-    ("crash", "exit 3"),
-    ("garbage", "echo this is no reply"),
-    ("slow", "sleep 30; echo '{\"ok\":true}'"),
-    ("refuse", "echo '{\"ok\":false,\"error\":\"not today\"}'"),
-];
-
-impl Shop {
-    fn new(train: &str) -> Self {
-        let shop = Shop(folder());
-        for (name, script) in PROGRAMS {
-            shop.program(name, script);
-        }
-        for word in ["one", "two", "three"] {
-            shop.write(word, &format!("{word}\n"));
-        }
-        shop.write("train.jsonl", train);
-        shop.write("test.jsonl", &texts(&["three"]));
-        shop
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn program(&self, name: &str, script: &str) {
-        self.write(name, &format!("#!/bin/sh\nread -r _\n{script}\n"));
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    /// The team of `pass`, which hands to all the others, which hand to nobody.
-    fn stage(&self, judge: &str, others: &[&str]) -> Result<Stage, TaskError> {
-        let judge = if judge.starts_with('{') { judge.to_owned() } else { format!("{judge:?}") };
-        let mut text = format!(
-            "schema = \"relevo.team/v1\"\nname = \"shop\"\nstart = \"pass\"\n[tasks]\ntrain = \"train.jsonl\"\n\
-             test = \"test.jsonl\"\njudge = {judge}\nmissing = \"make them first\"\n[reward]\ncall = -0.1\nfailure = -0.1\n\
-             [[agents]]\nname = \"pass\"\ncommand = [\"./pass\"]\nobserves = [\"payload.kind\"]\nhandoffs = {:?}\n",
-            [&["finish"], others].concat()
-        );
-        for name in others {
-            let timeout_ms = if *name == "slow" { 100 } else { 30_000 };
-            text += &format!(
-                "[[agents]]\nname = {name:?}\ncommand = [\"./{name}\"]\nobserves = [\"call.ended\"]\n\
-                 handoffs = [\"finish\"]\ntimeout_ms = {timeout_ms}\n"
-            );
-        }
-        let team = TeamSpec::parse(&text).unwrap_or_else(|(line, what)| panic!("{line:?} {what}\n{text}"));
-        // Time stands still: it would be the only difference between two runs.
-        Ok(Stage::new(team, self.0.path(), None)?.with_clock(Arc::new(|| 0)))
-    }
-}
-
-/// Tasks whose end is judged by its text.
-fn texts(words: &[&str]) -> String {
-    let upper = |w: &&str| w.to_uppercase();
-    let lines = words.iter().map(|w| {
-        format!("{{\"id\":{w:?},\"input\":{w:?},\"expect\":{{\"text\":{:?}}},\"notes\":[1]}}\n", upper(w))
-    });
-    lines.collect()
-}
-
+/// What a task has cost counts by what one usually costs: the median of those that had ended when it began. A run that is
+/// cut goes on with the same median.
 #[tokio::test]
-async fn programs_that_fail_are_learned_around() {
-    let shop = Shop::new(&texts(&["one", "two"]));
-    let stage = shop.stage("text", &["crash", "garbage", "slow", "refuse", "upper"]).unwrap();
+async fn costs_are_measured_by_what_is_usual() {
+    let reward = "success = 1.0\ntokens = -0.3\nscale = \"median\"";
+    let stage = stage(team_with("", reward, PLAIN, CHAIN));
     let out = folder();
-    let mut session = Session::start(&stage, out.path(), config(1, 60)).unwrap();
-    let left = finish(&mut session, out.path()).await;
-    let task = stage.tasks().evaluation(0).unwrap().unwrap();
+    let mut session = Session::start(&stage, out.path(), config(6, 30)).unwrap();
+    let run = finish(&mut session, out.path()).await;
+    let mut before: Vec<u64> = vec![];
+    for end in &run.ends {
+        before.sort();
+        let usual = before.get(before.len().saturating_sub(1) / 2).map_or(end.spent.tokens, |usual| *usual);
+        let cost = 0.3 * end.spent.tokens as f64 / usual as f64;
+        near(end.episode_return, end.quality.unwrap() - cost, &format!("episode {}", end.episode));
+        before.push(end.spent.tokens);
+    }
+    let costs: BTreeSet<u64> = before.into_iter().collect();
+    assert_eq!(costs.into_iter().collect::<Vec<_>>(), [70, 150], "both kinds came up");
+    let usual = session.usual().tokens.unwrap();
+    let task = stage.tasks().evaluation(1).unwrap().unwrap();
     let learners = session.participants().iter().map(|p| p.learner()).collect();
-    let walk = walk(&stage, &mut stage.guard(), task, 0, &mut Greedy { learners }).await.unwrap();
-    let path: Vec<&str> = walk.turns.iter().map(|t| stage.team().agent_name(t.agent)).collect();
-    assert_eq!((path, walk.quality), (vec!["pass", "upper"], Some(1.0)));
-    assert_eq!((&walk.artifact.payload[..], walk.calls, walk.failures), (&b"THREE\n"[..], 2, 0));
-
-    // How each of them failed is an observation, and is counted.
-    let policy = PolicyFile::from_text(&left.policy).unwrap();
-    let ended: BTreeMap<&str, Vec<&str>> = policy.agents[1..]
-        .iter()
-        .map(|a| (a.name.as_str(), a.tables[0].nodes.iter().map(|n| policy.name(&n.signature)).collect()))
-        .collect();
-    let expected = [
-        ("crash", "crash"),
-        ("garbage", "garbage"),
-        ("slow", "timeout"),
-        ("refuse", "refused"),
-        ("upper", "done"),
-    ];
-    for (agent, how) in expected {
-        assert_eq!(ended[agent], [format!("call.ended={how}")], "{agent}");
-    }
-    let failures = |agent: usize| policy.agents[agent].tables[0].nodes[0].edges[0].failures;
-    let tokens = policy.agents[5].tables[0].nodes[0].edges[0].tokens;
-    assert!((1..=4).all(|agent| failures(agent) > 0) && failures(5) == 0 && tokens > 0.0);
-    // Every episode is sealed before the next: calls leave the process.
-    let seals = entries(&left.ledger).iter().filter(|(_, r)| matches!(r, Record::Sealed { .. })).count();
-    assert_eq!(seals, 61);
-}
-
-/// Killed again and again in the middle of its calls, four at a time: what had come back is not called again, and
-/// nothing of the tasks stays once they have ended.
-#[tokio::test]
-async fn a_call_that_came_back_is_not_repeated() {
-    let shop = Shop::new(&texts(&["one", "two"]));
-    let log = shop.path("calls");
-    let log_and_pass = format!("echo pass >> {log:?}; sleep .01; echo '{{\"ok\":true}}'");
-    shop.write("pass", &format!("#!/bin/sh\nread -r _\n{log_and_pass}\n"));
-    let stage = shop.stage("text", &["upper", "crash"]).unwrap();
-    let out = folder();
-    let four = || 4.try_into().unwrap();
-    drop(Session::start(&stage, out.path(), config(2, 60)).unwrap());
-    let mut kills = 0;
-    loop {
-        let (session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
-        let mut session = session.at_a_time(four());
-        let run = session.run(|_| ControlFlow::Continue(()));
-        if tokio::time::timeout(std::time::Duration::from_millis(37), run).await.is_ok() {
-            break;
-        }
-        kills += 1;
-    }
-    let ledger = fs::read(ledger_of(out.path())).unwrap();
-    let of_pass = |record: &Record| matches!(record, Record::Called { agent: AgentId(0), .. });
-    let recorded = entries(&ledger).iter().filter(|(_, record)| of_pass(record)).count();
-    let made = fs::read_to_string(log).unwrap().lines().count();
-    assert_eq!(recorded, 60, "one call of the first agent a task");
-    assert!(kills >= 3 && made <= recorded + 4 * kills, "{made} calls, {recorded} recorded, {kills} kills");
-    assert_eq!(fs::read_dir(out.path().join("outcomes")).unwrap().count(), 0);
-}
-
-#[tokio::test]
-async fn an_end_is_judged_by_its_checksum() {
-    // That of "ONE" and a line feed.
-    let sum = "bd52020371c038c4ad38a8d2df05dfa1a220d40fbe1ae83b63d6010cb527e531";
-    let line = format!("{{\"id\":\"one\",\"input\":\"one\",\"expect\":{{\"sha256\":\"{sum}\"}}}}\n");
-    let shop = Shop::new(&line);
-    shop.write("test.jsonl", &line);
-    let stage = shop.stage("sha256", &["upper"]).unwrap();
-    let out = folder();
-    let mut session = Session::start(&stage, out.path(), config(1, 15)).unwrap();
-    finish(&mut session, out.path()).await;
-    let task = stage.tasks().evaluation(0).unwrap().unwrap();
-    let learners = session.participants().iter().map(|p| p.learner()).collect();
-    let walk = walk(&stage, &mut stage.guard(), task.clone(), 0, &mut Greedy { learners }).await.unwrap();
-    assert_eq!((&walk.artifact.payload[..], walk.quality), (&b"ONE\n"[..], Some(1.0)));
-    assert_eq!(stage.tasks().quality(&task, &task.artifact), Some(0.0));
-    // A file of one's own has no known result.
-    shop.write("mine", "mine");
-    let mine = stage.tasks().open(&shop.path("mine")).unwrap();
-    assert_eq!((stage.tasks().quality(&mine, &mine.artifact), mine.id.as_str()), (None, "mine"));
-    assert!(stage.tasks().open(&shop.path("one")).unwrap().expected.is_some());
-}
-
-/// An input that has gone missing ends the run with its name; what was learned stays, and the run goes on once the
-/// file is back, as if nothing had been.
-#[tokio::test]
-async fn a_missing_input_loses_nothing() {
-    let shop = Shop::new(&texts(&["one", "two"]));
-    let stage = shop.stage("text", &["upper"]).unwrap();
-    let whole = learn(&stage, config(4, 12)).await;
-    let out = folder();
-    let mut session = Session::start(&stage, out.path(), config(4, 12)).unwrap();
-    let result = session.run(|end| {
-        if end.episode == 4 {
-            for name in ["one", "two"] {
-                fs::rename(shop.path(name), shop.path(&format!("{name}.away"))).unwrap();
-            }
-        }
-        ControlFlow::Continue(())
-    });
-    let message = result.await.unwrap_err().to_string();
-    let named = ["one", "two"].iter().any(|name| message.contains(&shop.path(name).display().to_string()));
-    assert!(named && message.contains("cannot be read"), "{message}");
-    assert_eq!(session.episodes_done(), 5);
+    let greedy = &mut Greedy { learners };
+    let walk = walk(&stage, &mut stage.guard(), task, 0, session.usual(), greedy).await.unwrap();
+    near(walk.walk_return, walk.quality.unwrap() - 0.3 * 150.0 / usual, "measured");
     drop(session);
-    for name in ["one", "two"] {
-        fs::rename(shop.path(&format!("{name}.away")), shop.path(name)).unwrap();
+    for i in 1..=20 {
+        let cut = 200 + (run.ledger.len() - 200) * i / 20;
+        assert!(resume(&stage, &run.ledger[..cut]).await.ledger == run.ledger, "cut at byte {cut}");
     }
-    let (mut session, dropped) = Session::resume(&stage, out.path(), None, None).unwrap();
-    assert_eq!((session.episodes_done(), dropped), (5, 0));
-    let left = finish(&mut session, out.path()).await;
-    assert!(left.ledger == whole.ledger && left.policy == whole.policy);
-}
-
-#[test]
-fn mistakes_in_task_files_are_answered_with_their_line() {
-    let good = texts(&["one"]);
-    let sum = |sum: &str| format!("{{\"id\":\"x\",\"input\":\"one\",\"expect\":{{\"sha256\":\"{sum}\"}}}}\n");
-    let mistakes = [
-        ("text", format!("{good}\nnonsense\n"), ":3: ", "expected"),
-        ("text", format!("{good}{{\"id\":\"x\"}}\n"), ":2: ", "input"),
-        ("text", format!("{good}{}", good.replace("expect", "expects")), ":2: ", "expects"),
-        ("text", format!("{good}{}", sum("00")), ":2: ", "expect.text is missing"),
-        ("text", good.replace("\"notes\"", "\"facts\":{\"x\":0.5},\"notes\""), ":1: ", "fraction"),
-        ("text", good.replace("\"notes\"", "\"facts\":{\"X\":1},\"notes\""), ":1: ", "\"X\""),
-        ("sha256", good.clone(), ":1: ", "64 hexadecimal digits"),
-        ("sha256", sum("00"), ":1: ", "64 hexadecimal digits"),
-        ("sha256", sum(&"zz".repeat(32)), ":1: ", "64 hexadecimal digits"),
-        ("text", String::new(), ": ", "no tasks"),
-        ("text", "\n\n".into(), ": ", "no tasks"),
-    ];
-    for (judge, text, line, said) in mistakes {
-        let shop = Shop::new(&text);
-        let message = shop.stage(judge, &["upper"]).map(drop).unwrap_err().to_string();
-        let place = format!("{}{line}", shop.path("train.jsonl").display());
-        assert!(message.starts_with(&place) && message.contains(said), "{text:?}: {message}");
-        assert!(!message.contains("line 1"), "two lines are named: {message}");
-    }
-    let shop = Shop::new(&good);
-    fs::remove_file(shop.path("train.jsonl")).unwrap();
-    let message = shop.stage("text", &["upper"]).map(drop).unwrap_err().to_string();
-    assert!(message.contains("train.jsonl") && message.contains("make them first"), "{message}");
-}
-
-#[test]
-fn a_role_that_does_not_exist_is_answered_with_the_nearest() {
-    let spec = team(PLAIN, &THREE.replace("simulate = \"clerk\"", "simulate = \"clark\""));
-    let message =
-        Stage::new(spec, Path::new("."), Some(Arc::new(Workshop))).map(drop).unwrap_err().to_string();
-    assert!(message.contains("\"clark\"") && message.contains("did you mean \"clerk\"?"), "{message}");
 }
 
 // ---- warm starts ----
@@ -1034,110 +840,4 @@ async fn an_earlier_policy_gives_priors() {
         let (mut session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
         assert!(finish(&mut session, out.path()).await.policy == left.policy, "cut at byte {cut}");
     }
-}
-
-// ---- judges ----
-
-/// What a judge says of a group, in order: quality and confidence, or nothing.
-type Says = fn(&[Candidate]) -> Vec<Option<(f64, f64)>>;
-
-/// A judge who looks at the answers of a group, and counts how often it was asked.
-struct Panel {
-    asked: AtomicUsize,
-    says: Says,
-}
-
-#[async_trait]
-impl Judge for Panel {
-    async fn judge(&self, group: &[Candidate], _: &str) -> Verdict {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        let certain = |quality, confidence| Score { confidence, ..Score::certain(quality, "") };
-        let scores = (self.says)(group).into_iter().map(|score| score.map(|(q, c)| certain(q, c)));
-        Verdict { scores: scores.collect(), tokens: 7, ..Verdict::default() }
-    }
-}
-
-fn judged(says: Says, group: u64) -> (Stage, Arc<Panel>) {
-    let panel = Arc::new(Panel { asked: AtomicUsize::new(0), says });
-    let stage = stage(team("policy = { rule = \"epsilon-greedy\", epsilon = 0.3 }", THREE));
-    (stage.judged_by(panel.clone(), group.try_into().unwrap()).with_clock(Arc::new(|| 0)), panel)
-}
-
-/// A program judges what comes out, while learning and while measuring; one that fails teaches nothing.
-#[tokio::test]
-async fn a_program_judges() {
-    let shop = Shop::new(&texts(&["one", "two"]));
-    let judge = "{ rule = \"command\", command = [\"./judge\"] }";
-    let says = |script: &str| shop.program("judge", script);
-    says("grep -q '[A-Z]' in && s=0.75 || s=0.25; echo \"{\\\"score\\\":$s}\"");
-    let stage = shop.stage(judge, &["upper", "crash"]).unwrap();
-    let out = folder();
-    let mut session = Session::start(&stage, out.path(), config(1, 30)).unwrap();
-    let left = finish(&mut session, out.path()).await;
-    let qualities: Vec<f64> = left.ends.iter().filter_map(|end| end.quality).collect();
-    assert_eq!(qualities.len(), 30, "{qualities:?}");
-    assert!(qualities.contains(&0.75) && qualities.contains(&0.25), "{qualities:?}");
-    let task = stage.tasks().evaluation(0).unwrap().unwrap();
-    let learners = session.participants().iter().map(|p| p.learner()).collect();
-    let walk = walk(&stage, &mut stage.guard(), task, 0, &mut Greedy { learners }).await.unwrap();
-    assert_eq!((&walk.artifact.payload[..], walk.quality), (&b"THREE\n"[..], Some(0.75)));
-
-    says("exit 7");
-    let left = learn(&stage, config(1, 8)).await;
-    assert!(left.ends.iter().all(|end| end.quality.is_none()));
-    assert!(!entries(&left.ledger).iter().any(|(_, record)| matches!(record, Record::Finished { .. })));
-}
-
-/// Attempts at the same task are judged together, each verdict is paid for once, wherever the run is cut, and what is
-/// learned is what the ledger says.
-#[tokio::test]
-async fn attempts_at_a_task_are_judged_together() {
-    let says = |group: &[Candidate]| {
-        assert!(group.iter().all(|c| c.task == group[0].task), "another task in the group");
-        let better = |c: &Candidate| if c.answer == b"good" { 1.0 } else { 0.0 };
-        group.iter().map(|c| Some((better(c), 0.5))).collect()
-    };
-    let (stage, panel) = judged(says, 4);
-    let run = learn(&stage, config(5, 38)).await;
-    assert_eq!(
-        (run.ends.len(), panel.asked.load(Ordering::Relaxed)),
-        (38, 10),
-        "nine groups of four, and the rest"
-    );
-    let of = |is: fn(&Record) -> bool| entries(&run.ledger).iter().filter(|(_, record)| is(record)).count();
-    let ended = run.ends.iter().filter(|end| end.quality.is_some()).count();
-    assert_eq!(of(|r| matches!(r, Record::Judged { .. })), ended);
-    assert_eq!(of(|r| matches!(r, Record::Trusted { .. })), ended);
-    for i in 1..=40 {
-        let cut = 200 + (run.ledger.len() - 200) * i / 40;
-        let out = folder();
-        fs::write(ledger_of(out.path()), &run.ledger[..cut]).unwrap();
-        let (before, groups) = (panel.asked.load(Ordering::Relaxed), |bytes: &[u8]| {
-            let tokens = |(_, record): (usize, Record)| match record {
-                Record::Judged { usage, .. } => usage.tokens / 7,
-                _ => 0,
-            };
-            entries(bytes).into_iter().map(tokens).sum::<u64>() as usize
-        });
-        let (mut session, _) = Session::resume(&stage, out.path(), None, None).unwrap();
-        let resumed = finish(&mut session, out.path()).await;
-        drop(session);
-        let asked = panel.asked.load(Ordering::Relaxed) - before;
-        assert_eq!(groups(&resumed.ledger), groups(&run.ledger[..cut]) + asked, "cut at byte {cut}");
-        let (whole, _) = Session::resume(&stage, out.path(), None, None).unwrap();
-        assert_eq!(whole.policy().to_text(), resumed.policy, "cut at byte {cut}: not the fold of its ledger");
-    }
-}
-
-/// Without a score there is nothing to learn from: the end of a task moves nothing, and is no zero.
-#[tokio::test]
-async fn no_score_is_no_update() {
-    let (stage, _) = judged(|group| vec![None; group.len()], 1);
-    let left = learn(&stage, config(5, 30)).await;
-    assert!(left.ends.iter().all(|end| end.quality.is_none()));
-    let settled_ends =
-        entries(&left.ledger).iter().filter(|(_, r)| matches!(r, Record::Finished { .. })).count();
-    let expired = entries(&left.ledger).iter().filter(|(_, r)| matches!(r, Record::Expired { .. })).count();
-    let finished = left.ends.iter().filter(|end| end.stop.word() == "finished").count();
-    assert_eq!((settled_ends, expired), (30 - finished, finished));
 }

@@ -17,6 +17,7 @@ use relevo::{
     evaluate::{Chooser, Fixed, Greedy, InOrder, walk},
     guard::TeamGuard,
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
+    reward::Usual,
     stage::Stage,
     tasks::Task,
     team::TeamSpec,
@@ -230,7 +231,7 @@ impl Comparison<'_> {
                 let task = stage.tasks().lesson(seed, number)?;
                 let mut chooser = Fixed::new(stage, &workflow);
                 let walked = tokio::select! {
-                    walked = walk(stage, &mut guard, task, number, &mut chooser) => walked?,
+                    walked = walk(stage, &mut guard, task, number, Usual::default(), &mut chooser) => walked?,
                     () = until(&self.stop, &self.out) => return Ok(None),
                 };
                 self.bar.inc(1);
@@ -268,7 +269,7 @@ impl Comparison<'_> {
                 self.plan.class.as_ref().and_then(|class| task.artifact.facts.get(class));
             let mut chooser = chooser();
             let walked = tokio::select! {
-                walked = walk(stage, guard, task.clone(), number, &mut *chooser) => walked?,
+                walked = walk(stage, guard, task.clone(), number, Usual::default(), &mut *chooser) => walked?,
                 () = until(&self.stop, &self.out) => return Ok(None),
             };
             samples.push(Sample::measured(&walked, class_of(fact, &walked.start)));

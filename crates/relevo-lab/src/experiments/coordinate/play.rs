@@ -6,6 +6,7 @@ use std::{path::Path, sync::Arc};
 use relevo::{
     evaluate::{Greedy, walk},
     learn::{EpisodeEnd, RunConfig, Session},
+    reward::Usual,
     stage::Stage,
     team::TeamSpec,
 };
@@ -73,12 +74,13 @@ async fn measure(stage: &Stage, session: &Session<'_>, tasks: u64, episodes: u64
     let mut greedy = Greedy { learners: session.participants().iter().map(|p| p.learner()).collect() };
     for number in 0..count {
         let task = stage.tasks().evaluation(number).expect("simulated").expect("there is no last one");
-        let walk = walk(stage, &mut guard, task, number, &mut greedy).await.expect("simulated");
+        let walk =
+            walk(stage, &mut guard, task, number, Usual::default(), &mut greedy).await.expect("simulated");
         let quality = DeskWorld::expected_quality(&walk.artifact);
-        let reward = desk::reward(quality, walk.tokens as f64, f64::from(walk.failures));
+        let reward = desk::reward(quality, walk.spent.tokens as f64, f64::from(walk.spent.failures));
         check.reward += reward / count as f64;
         check.quality += quality / count as f64;
-        check.tokens += walk.tokens as f64 / count as f64;
+        check.tokens += walk.spent.tokens as f64 / count as f64;
         check.classes[number as usize % n] += reward / tasks as f64;
     }
     check
@@ -116,7 +118,9 @@ mod tests {
         for number in 0..200 {
             let task = stage.tasks().evaluation(number).unwrap().unwrap();
             let mut greedy = Greedy { learners: vec![session.participants()[0].learner()] };
-            let walk = runtime.block_on(walk(&stage, &mut stage.guard(), task, number, &mut greedy)).unwrap();
+            let walk = runtime
+                .block_on(walk(&stage, &mut stage.guard(), task, number, Usual::default(), &mut greedy))
+                .unwrap();
             seen.extend(walk.turns.into_iter().map(|turn| turn.observation));
         }
         let mut rng = Rng::stream(1, "overhead");
