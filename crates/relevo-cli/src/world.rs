@@ -2,10 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use relevo::{stage::Stage, team::TeamSpec};
+use relevo::{
+    judge::audit::{self, Finished},
+    stage::Stage,
+    team::TeamSpec,
+};
 use relevo_core::{Rng, ids::AgentId, policy_file::PolicyFile, protocol::Participant};
 
-use crate::cmd::Fault;
+use crate::cmd::{Fault, say};
 
 /// The team of a file, ready to act.
 pub(crate) fn stage(path: &Path) -> Result<Stage, Fault> {
@@ -77,6 +81,22 @@ pub(crate) fn write_file(path: &Path, content: impl AsRef<[u8]>) -> Result<(), F
     let mut file = std::fs::File::create(&beside).map_err(fail)?;
     file.write_all(content.as_ref()).and_then(|()| file.sync_all()).map_err(fail)?;
     Ok(std::fs::rename(&beside, path).map_err(fail)?)
+}
+
+/// What was made of the tasks measured on, in the folder of a run, while that is still to be judged or kept.
+pub(crate) const ATTEMPTS_FILE: &str = "attempts.jsonl";
+/// The same with its quality, where the team keeps content: other judges may look at it.
+const FINISHED_FILE: &str = "finished.jsonl";
+
+/// Keep what was made of the tasks measured on as content of a run.
+pub(crate) async fn keep_finished(stage: &Stage, run: &Path, finished: &[Finished]) -> Result<(), Fault> {
+    let (from, to) = (run.join(ATTEMPTS_FILE), run.join(FINISHED_FILE));
+    write_file(&from, audit::to_lines(finished))?;
+    if let Err(e) = stage.publish(&from, &to).await {
+        say!("{}: it is not kept: {e}", to.display());
+    }
+    let _ = std::fs::remove_file(&from);
+    Ok(())
 }
 
 /// The folder of a run, which must be there.

@@ -9,7 +9,7 @@ use std::{
     process::{Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -220,10 +220,11 @@ fn the_doctor_names_what_is_missing() {
 fn models_judge_what_models_came_to() {
     let place = set_up();
     let judge = "judge = { rule = \"relative\", models = [\"careful\"], group = 2, canary = 0, swap = 0 }";
-    place.write("team.toml", &TEAM.replace("judge = \"text\"", judge));
+    let team = TEAM.replace("judge = \"text\"", judge);
+    place.write("team.toml", &format!("{team}\n[trace]\ncontent = true\n"));
     let asked_to_judge = |asked: &Asked| !asked.messages.last().unwrap().1.starts_with("<<<material");
     let server = ModelServer::start(move |asked| match &asked.schema {
-        Some(_) if asked_to_judge(asked) => Reply::of_form(asked, &mut Rng::stream(asked.number, "judge")),
+        Some(_) if asked_to_judge(asked) => marks(&asked.messages.last().unwrap().1),
         _ => answer(asked),
     });
     let server = server.unwrap();
@@ -231,8 +232,92 @@ fn models_judge_what_models_came_to() {
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let judged = server.asked().into_iter().filter(|asked| asked.schema.is_some() && asked_to_judge(asked));
     assert!(judged.count() >= 4, "a question for each two attempts");
+    place.write("other.toml", TEAM);
+    let audit = place.ok("judge audit run/finished.jsonl --judges other.toml");
+    assert_holds(&audit, &["12 finished tasks in 6 groups", "agreement 1.000", "in order", "learned"]);
 
     place.write("team.toml", &TEAM.replace("judge = \"text\"", &judge.replace("careful", "carefull")));
     let message = run(&place, &server, "learn team.toml --out other").stderr;
     assert!(message.contains("did you mean \"careful\"?"), "{message}");
+}
+
+/// The reply of a judge that can add: the marks of each trajectory, in the order in which it is shown.
+fn marks(user: &str) -> Reply {
+    let sections: Vec<&str> = user.split("[[").collect();
+    let body = |kind: &str| -> Vec<&str> {
+        let of_kind = sections.iter().filter(|section| section.lines().next().unwrap().ends_with(kind));
+        of_kind.map(|section| section.lines().nth(1).unwrap_or_default()).collect()
+    };
+    let terms: Vec<u32> = body(" question")[0].split(" + ").map(|t| t.parse().unwrap()).collect();
+    let right = terms.iter().sum::<u32>().to_string();
+    let scores = (1..).zip(body(" answer")).map(|(id, answer)| {
+        let score = f64::from(u8::from(answer == right));
+        let axes = ["goal_achievement", "grounding", "coordination", "recovery"].map(|axis| (axis, score));
+        json!({"id": id, "explanation": "sums", "axes": axes.into_iter().collect::<std::collections::BTreeMap<_, _>>(), "score": score})
+    });
+    Reply::Say(json!({"trajectories": scores.collect::<Vec<_>>()}).to_string())
+}
+
+/// Arms are compared by models that judge, all arms at once, with costs in what a task usually costs; and what was made
+/// of the tasks is kept for other judges, where the team says so.
+#[test]
+fn models_judge_the_arms_of_an_evaluation() {
+    let place = set_up();
+    let judge = "judge = { rule = \"relative\", models = [\"careful\"], group = 2, canary = 0, swap = 0 }";
+    let reward = "[reward]\nscale = \"median\"\ntokens = -0.2\n[trace]\ncontent = true\n";
+    let team = TEAM.replace("judge = \"text\"", judge).replace("alone = false", "");
+    let team = team.replace("[reward]\ncall = -0.05\nmoney = -0.1\n", reward);
+    place.write("team.toml", &team);
+    let is_judge = |asked: &Asked| asked.messages.last().unwrap().1.starts_with("mark: ");
+    let judges = Arc::new(AtomicU64::new(0));
+    let asked_judges = judges.clone();
+    let server = ModelServer::start(move |asked| match is_judge(asked) {
+        true => {
+            asked_judges.fetch_add(1, Ordering::SeqCst);
+            marks(&asked.messages.last().unwrap().1)
+        }
+        false => answer(asked),
+    });
+    let server = server.unwrap();
+    let evaluate = "evaluate team.toml --seeds 2 --epochs 3 --out arms --jobs 3 --arms";
+    let said = run(&place, &server, &format!("{evaluate} fixed,cold"));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_holds(&said.stdout, &["median over all measured tasks", "judges: 12 groups, 12 calls"]);
+    let evaluation: Value = serde_json::from_str(&place.read("arms/evaluation.json")).unwrap();
+    let mean = |arm: usize, figure: &str| {
+        evaluation["arms"][arm]["measured"]["total"][figure]["mean"].as_f64().unwrap()
+    };
+    // Both solvers in order: the hasty one has the last word.
+    assert_eq!(mean(0, "quality"), 0.0);
+    assert!(mean(1, "quality") >= 0.5, "{}", said.stdout);
+    let tokens = |arm: &str| -> Vec<f64> {
+        let measured = (1..=2).map(|seed| place.read(&format!("arms/{arm}-{seed}/measured.json")));
+        let runs = measured.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        runs.flat_map(|run| run["tests"].as_array().unwrap().clone())
+            .map(|t| t["tokens"].as_f64().unwrap())
+            .collect()
+    };
+    let mut all = [tokens("fixed"), tokens("cold")].concat();
+    all.sort_by(f64::total_cmp);
+    let usual = all[(all.len() - 1) / 2];
+    for arm in [0, 1] {
+        let reward = mean(arm, "quality") - 0.2 * mean(arm, "tokens") / usual;
+        assert!((mean(arm, "reward") - reward).abs() < 1e-9, "{arm}: {}", said.stdout);
+    }
+
+    // A second run asks for nothing again, neither models nor judges.
+    let (requests, questions) = (server.requests(), judges.load(Ordering::SeqCst));
+    let again = run(&place, &server, &format!("{evaluate} fixed,cold --resume"));
+    assert_eq!((again.stdout, server.requests()), (said.stdout, requests), "{}", again.stderr);
+    assert_eq!(judges.load(Ordering::SeqCst), questions);
+    let more = run(&place, &server, &format!("{evaluate} fixed,cold,single --resume"));
+    assert!(more.code == Some(1) && more.stderr.contains("choose another folder"), "{}", more.stderr);
+
+    // Other judges, who know what is right, draw the same conclusion from what is kept.
+    place.write("other.toml", TEAM);
+    let kept = "arms/fixed-1/finished.jsonl arms/cold-1/finished.jsonl";
+    let audit = run(&place, &server, &format!("judge audit {kept} --judges other.toml --json"));
+    let audit: Value = serde_json::from_str(&audit.stdout).unwrap();
+    assert_eq!((&audit["scored"], &audit["agreement"]["mean"]), (&12.into(), &1.0.into()), "{audit:#}");
+    assert!(!place.path("arms/cold-1/attempts.jsonl").exists());
 }

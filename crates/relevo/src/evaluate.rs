@@ -12,7 +12,7 @@ use relevo_core::{
 use crate::{
     artifact::Artifact,
     guard::{self, Cost, StopReason, TaskGuard, TeamGuard},
-    judge::{Candidate, Verdict, health::JudgeHealth, relative::GROUP_MAX},
+    judge::{Candidate, Verdict, audit::Finished, health::JudgeHealth, relative::GROUP_MAX},
     reward::{Spent, Usual},
     stage::{After, Scene, Sight, Stage},
     tasks::{Task, TaskError},
@@ -63,8 +63,17 @@ pub struct Walk {
     pub concluded: bool,
     /// What came out.
     pub artifact: Artifact,
-    /// What judges are shown who compare it with other walks, where they are still to be asked.
-    pub unjudged: Option<Candidate>,
+    /// What judges are shown of it, where they compare it with others or the team keeps content.
+    pub candidate: Option<Candidate>,
+    /// Whether judges who compare it with others are still to be asked.
+    pub is_unjudged: bool,
+}
+
+impl Walk {
+    /// It as what an arm has finished, for other judges; nothing where nothing is kept of it.
+    pub fn finished(&self, arm: &str) -> Option<Finished> {
+        Some(Finished { arm: arm.to_owned(), candidate: self.candidate.clone()?, quality: self.quality })
+    }
 }
 
 /// Somebody who decides.
@@ -218,7 +227,8 @@ pub async fn walk(
     let quality = way.quality(number).await;
     let compares = stage.judge().is_some_and(|(_, group)| group.get() > 1);
     let Way { scene, start, turns, acted, earned, discount, judged: concluded, .. } = way;
-    let unjudged = (concluded && compares).then(|| scene.candidate(&acted));
+    let is_kept = compares || stage.team().trace.content;
+    let candidate = is_kept.then(|| scene.candidate(&acted));
     let worth = discount * stage.team().reward.success;
     Ok(Walk {
         task: scene.task().id.clone(),
@@ -232,7 +242,8 @@ pub async fn walk(
         stop,
         concluded,
         artifact: scene.result(),
-        unjudged,
+        candidate,
+        is_unjudged: concluded && compares,
     })
 }
 
@@ -240,19 +251,15 @@ pub async fn walk(
 /// occasion. Returns what that took.
 pub async fn compare(stage: &Stage, walks: &mut [&mut Walk], label: &str) -> Verdict {
     let Some((judge, _)) = stage.judge() else { return Verdict::default() };
-    let (mut compared, mut candidates) = (vec![], vec![]);
-    for walk in walks {
-        if let Some(candidate) = walk.unjudged.take() {
-            candidates.push(candidate);
-            compared.push(walk);
-        }
-    }
+    let compared: Vec<_> = walks.iter_mut().filter(|walk| walk.is_unjudged).collect();
+    let candidates: Vec<_> = compared.iter().filter_map(|walk| walk.candidate.clone()).collect();
     if candidates.is_empty() {
         return Verdict::default();
     }
-    let mut verdict = judge.judge(&candidates, label).await;
-    for (walk, score) in compared.into_iter().zip(std::mem::take(&mut verdict.scores)) {
-        walk.quality = score.map(|score| score.quality);
+    let verdict = judge.judge(&candidates, label).await;
+    for (walk, score) in compared.into_iter().zip(&verdict.scores) {
+        walk.is_unjudged = false;
+        walk.quality = score.as_ref().map(|score| score.quality);
         walk.walk_return += walk.worth * walk.quality.unwrap_or(0.0);
     }
     verdict

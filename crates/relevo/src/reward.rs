@@ -53,6 +53,19 @@ pub struct Usual {
     pub ms: Option<f64>,
 }
 
+impl Usual {
+    /// The median over tasks of each amount, the lower of two middle ones.
+    pub fn of(costs: impl Iterator<Item = Cost>) -> Self {
+        let costs: Vec<Cost> = costs.collect();
+        let middle = |of: fn(&Cost) -> f64| {
+            let mut amounts: Vec<f64> = costs.iter().map(of).collect();
+            amounts.sort_by(f64::total_cmp);
+            amounts.get(amounts.len().saturating_sub(1) / 2).copied()
+        };
+        Usual { tokens: middle(|c| c.tokens as f64), money: middle(|c| c.money), ms: middle(|c| c.ms as f64) }
+    }
+}
+
 /// The part of the reward that is the cost of a call, in a task that has spent so much before it. The costs of its calls
 /// sum to the cost of a task.
 pub fn cost(spec: &RewardSpec, call: &Spent, before: &Spent, usual: &Usual) -> f64 {
@@ -106,12 +119,7 @@ impl Median {
 
     /// What a task usually costs, the lower of two middle ones.
     pub fn usual(&self) -> Usual {
-        let middle = |of: fn(&Cost) -> f64| {
-            let mut amounts: Vec<f64> = self.last.iter().map(of).collect();
-            amounts.sort_by(f64::total_cmp);
-            amounts.get(amounts.len().saturating_sub(1) / 2).copied()
-        };
-        Usual { tokens: middle(|c| c.tokens as f64), money: middle(|c| c.money), ms: middle(|c| c.ms as f64) }
+        Usual::of(self.last.iter().copied())
     }
 }
 

@@ -30,8 +30,10 @@ pub(crate) enum JudgeCommand {
 /// Score finished tasks once more, and say which conclusions about arms change
 #[derive(Args)]
 pub(crate) struct AuditArguments {
-    /// Finished tasks, a line of JSON each: {"arm": "a", "candidate": {"task": "7", "answer": "42"}, "quality": 0.5}
-    finished: PathBuf,
+    /// Files of finished tasks, as runs leave them whose team keeps content: a line of JSON each, {"arm": "a",
+    /// "candidate": {"task": "7", "answer": "42"}, "quality": 0.5}
+    #[arg(required = true)]
+    finished: Vec<PathBuf>,
     /// The team file whose judges are asked
     #[arg(long, value_name = "TEAM")]
     judges: PathBuf,
@@ -60,8 +62,11 @@ fn audit(arguments: &AuditArguments) -> Result<ExitCode, Fault> {
     let models = Models::new(&team.models, &environment, u64::from(std::process::id()))?;
     let (judge, _) = judge::of_team(&tasks.judge, directory, |name| models.judge(name))
         .map_err(|name| models.unknown(&judges.display().to_string(), &name))?;
-    let finished = judge::audit::read(finished)?;
-    let audit = world::runtime()?.block_on(judge::audit::audit(&finished, &*judge, "audit"));
+    let mut tasks = vec![];
+    for path in finished {
+        tasks.extend(judge::audit::read(path)?);
+    }
+    let audit = world::runtime()?.block_on(judge::audit::audit(&tasks, &*judge, "audit"));
     if *json {
         let pairs: Vec<_> = audit.pairs.iter().map(|pair| {
             let (before, after) = (Conclusion::of(pair.before), Conclusion::of(pair.after));

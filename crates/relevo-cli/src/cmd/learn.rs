@@ -242,6 +242,11 @@ fn report(
     if judges.groups > 0 {
         say!("{}", judges.told());
     }
+    let finished = arms.iter().flat_map(|arm| arm.walks.iter().filter_map(|walk| walk.finished(&arm.name)));
+    let finished: Vec<_> = finished.collect();
+    if stage.team().trace.content && !finished.is_empty() {
+        runtime.block_on(world::keep_finished(stage, out, &finished))?;
+    }
     let texts = [POLICY_FILE, LEDGER_FILE, "report.json", "report.txt"];
     let pictures = ["handoffs.svg", "decisions.svg", "learning.svg", SESSION_FILE];
     let files: Vec<&str> = texts.into_iter().chain(pictures).collect();

@@ -289,10 +289,11 @@ fn learning(arm: ArmId, runs: &[&Run], epoch_tasks: u64, goal: Option<f64>) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reward::Spent;
 
     fn sample(task: usize, class: &str, reward: f64, tokens: u64) -> Sample {
-        let (class, quality) = (class.to_owned(), Some(reward));
-        Sample { task: task.to_string(), class, reward, quality, tokens, money: 0.0, calls: 1, failures: 0 }
+        let spent = Spent { calls: 1, tokens, ..Spent::default() };
+        Sample { class: class.to_owned(), ..Sample::of(task.to_string(), reward, Some(reward), &spent) }
     }
 
     /// Rewards of two tasks, one of class a and one of class b; and of lessons, at 100 tokens each.

@@ -12,14 +12,16 @@ pub use compare::{
 };
 pub use statistics::{PLATEAU_SHARE, crossed, plateau};
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     artifact::Scalar,
     evaluate::Walk,
     learn::EpisodeEnd,
-    reward::Spent,
-    team::{TeamSpec, WorkflowSpec, nearest},
+    reward::{self, Spent, Usual},
+    team::{RewardScale, RewardSpec, TeamSpec, WorkflowSpec, nearest},
 };
 
 /// A way to run a team.
@@ -115,37 +117,73 @@ pub struct Sample {
     pub calls: u32,
     /// Calls that failed.
     pub failures: u32,
+    /// Attempts at calls after the first.
+    #[serde(default)]
+    pub retries: u32,
+    /// How long calls took that left the process.
+    #[serde(default)]
+    pub ms: u64,
+    /// Where judges are still to be asked: what full quality adds to the reward.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worth: Option<f64>,
 }
 
 impl Sample {
     /// A task of a class that was measured.
     pub fn measured(walk: &Walk, class: String) -> Self {
-        Sample {
-            task: walk.task.clone(),
-            class,
-            reward: walk.walk_return,
-            quality: walk.quality,
-            tokens: walk.spent.tokens,
-            money: walk.spent.money,
-            calls: walk.spent.calls,
-            failures: walk.spent.failures,
-        }
+        let worth = walk.is_unjudged.then_some(walk.worth);
+        Sample { class, worth, ..Sample::of(walk.task.clone(), walk.walk_return, walk.quality, &walk.spent) }
     }
 
     /// A task that was learned on.
     pub fn learned(end: &EpisodeEnd) -> Self {
-        let Spent { calls, failures, tokens, money, .. } = end.spent;
-        Sample {
-            task: end.episode.to_string(),
-            class: String::new(),
-            reward: end.episode_return,
-            quality: end.quality,
-            tokens,
-            money,
-            calls,
-            failures,
+        Sample::of(end.episode.to_string(), end.episode_return, end.quality, &end.spent)
+    }
+
+    fn of(task: String, reward: f64, quality: Option<f64>, spent: &Spent) -> Self {
+        let Spent { calls, failures, retries, tokens, money, ms } = *spent;
+        let (class, worth) = (String::new(), None);
+        Sample { task, class, reward, quality, tokens, money, calls, failures, retries, ms, worth }
+    }
+
+    /// What it used up.
+    pub fn spent(&self) -> Spent {
+        let Sample { calls, failures, retries, tokens, money, ms, .. } = *self;
+        Spent { calls, failures, retries, tokens, money, ms }
+    }
+
+    /// Judges have compared it with others: its quality, if they had a score for it.
+    pub fn judged(&mut self, quality: Option<f64>) {
+        if let (Some(worth), Some(quality)) = (self.worth, quality) {
+            (self.quality, self.worth) = (Some(quality), None);
+            self.reward += worth * quality;
         }
     }
+
+    /// Its reward, counted anew from its quality and, undiscounted, its cost.
+    fn rescale(&mut self, spec: &RewardSpec, usual: &Usual) {
+        let cost = reward::cost(spec, &self.spent(), &Spent::default(), usual);
+        self.reward = spec.success * self.quality.unwrap_or(0.0) + cost;
+    }
+}
+
+/// Costs that are measured by what a task usually costs depend on whose tasks these are: let rewards be measured by the
+/// median over all samples, so that they are on one scale.
+pub fn rescale<'r>(spec: &RewardSpec, scale: &[Sample], samples: impl Iterator<Item = &'r mut Sample>) {
+    if spec.scale == RewardScale::Median {
+        let usual = Usual::of(scale.iter().map(|sample| sample.spent().cost()));
+        samples.for_each(|sample| sample.rescale(spec, &usual));
+    }
+}
+
+/// Leave out the tasks that judges had no score for, be it of one arm with one seed; returns how many.
+pub fn leave_out_unjudged(runs: &mut [Run]) -> usize {
+    let unjudged = |run: &Run| -> Vec<String> {
+        run.tests.iter().filter(|test| test.worth.is_some()).map(|test| test.task.clone()).collect()
+    };
+    let out: BTreeSet<String> = runs.iter().flat_map(unjudged).collect();
+    runs.iter_mut().for_each(|run| run.tests.retain(|test| !out.contains(&test.task)));
+    out.len()
 }
 
 /// What one arm came to with one seed.

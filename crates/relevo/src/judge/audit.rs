@@ -70,6 +70,12 @@ pub fn read(path: &Path) -> Result<Vec<Finished>, FinishedError> {
     Ok(finished)
 }
 
+/// Finished tasks as a file of JSON lines.
+pub fn to_lines(finished: &[Finished]) -> String {
+    let lines = finished.iter().map(|entry| serde_json::to_string(entry).expect("text and numbers") + "\n");
+    lines.collect()
+}
+
 /// What other judges make of finished tasks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Audit {

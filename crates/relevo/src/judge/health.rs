@@ -1,5 +1,7 @@
 //! How far judges can be trusted, and what they cost: a fold of verdicts.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Check, Verdict};
@@ -55,6 +57,27 @@ impl Mean {
     fn add(&mut self, x: f64) {
         self.n += 1;
         self.sum += x;
+    }
+}
+
+impl AddAssign for JudgeHealth {
+    fn add_assign(&mut self, more: Self) {
+        self.groups += more.groups;
+        self.scored += more.scored;
+        self.unscored += more.unscored;
+        self.calls += more.calls;
+        self.tokens = self.tokens.saturating_add(more.tokens);
+        self.money += more.money;
+        self.failures += more.failures;
+        self.flaws += more.flaws;
+        self.canaries += more.canaries;
+        self.fooled += more.fooled;
+        let means = [&mut self.swaps, &mut self.audits, &mut self.audit_distance, &mut self.disagreement];
+        let others = [more.swaps, more.audits, more.audit_distance, more.disagreement];
+        for (mean, other) in means.into_iter().zip(others) {
+            mean.n += other.n;
+            mean.sum += other.sum;
+        }
     }
 }
 

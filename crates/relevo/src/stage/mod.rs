@@ -7,6 +7,7 @@ mod scene;
 pub use scene::{After, Performance, Scene, Sight};
 
 use std::{
+    fs, io,
     num::NonZeroU64,
     path::Path,
     sync::{Arc, OnceLock},
@@ -207,6 +208,18 @@ impl Stage {
     /// Its tasks.
     pub fn tasks(&self) -> &dyn TaskSource {
         &*self.tasks
+    }
+
+    /// Make a file content that is kept for people, after it has gone through the redactor if the team has one.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written, or the redactor fails on it: then it is not kept. The file stays in both cases.
+    pub async fn publish(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match &self.redactor {
+            Some(redactor) => redactor.redact(from, to).await,
+            None => fs::copy(from, to).map(drop),
+        }
     }
 
     /// What content goes through before it is kept, if anything is.

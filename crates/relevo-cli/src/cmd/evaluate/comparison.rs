@@ -14,8 +14,9 @@ use indicatif::ProgressBar;
 use relevo::{
     arms::{self, ArmId, Run, Sample, class_of},
     artifact::Scalar,
-    evaluate::{Chooser, Fixed, Greedy, InOrder, walk},
+    evaluate::{Chooser, Fixed, Greedy, InOrder, Walk, compare, walk},
     guard::TeamGuard,
+    judge::{audit, health::JudgeHealth, relative::GROUP_MAX},
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
     reward::Usual,
     stage::Stage,
@@ -34,7 +35,7 @@ use super::{
 };
 use crate::{
     info::RunInfo,
-    world::{self, POLICY_FILE, write_file},
+    world::{self, ATTEMPTS_FILE, POLICY_FILE, write_file},
 };
 
 /// Tasks at most on which each agent is tried alone.
@@ -65,21 +66,37 @@ pub(super) struct Comparison<'a> {
 }
 
 impl Comparison<'_> {
-    /// Every arm with every seed; nothing if it was stopped.
-    pub(super) async fn runs(&self, arms: &[ArmId], seeds: u64) -> Result<Option<Vec<Run>>, Fault> {
-        let mut runs = vec![];
+    /// Every arm with every seed, and how judges did that compared them; nothing if it was stopped.
+    pub(super) async fn runs(
+        &self,
+        stage: &Stage,
+        arms: &[ArmId],
+        seeds: u64,
+    ) -> Result<Option<(Vec<Run>, JudgeHealth)>, Fault> {
+        let (mut runs, mut health) = (vec![], JudgeHealth::default());
         for seed in 1..=seeds {
+            let mut of_seed = vec![];
             for arm in arms {
                 match self.run(*arm, seed).await? {
-                    Some(run) => runs.push(run),
+                    Some(run) => of_seed.push(run),
                     None => return Ok(None),
                 }
             }
+            let judged = tokio::select! {
+                judged = self.judge(stage, seed, &mut of_seed) => judged?,
+                () = until(&self.stop, &self.out) => return Ok(None),
+            };
+            health += judged;
+            self.publish(stage, &of_seed).await?;
+            runs.extend(of_seed);
         }
-        Ok(Some(runs))
+        let scale: Vec<Sample> = runs.iter().flat_map(|run| run.tests.clone()).collect();
+        let samples = runs.iter_mut().flat_map(|run| run.lessons.iter_mut().chain(&mut run.tests));
+        arms::rescale(&self.team.reward, &scale, samples);
+        Ok(Some((runs, health)))
     }
 
-    fn folder(&self, arm: ArmId, seed: u64) -> PathBuf {
+    pub(super) fn folder(&self, arm: ArmId, seed: u64) -> PathBuf {
         self.out.join(format!("{}-{seed}", arm.name()))
     }
 
@@ -99,21 +116,23 @@ impl Comparison<'_> {
         let measured = match arm {
             ArmId::Fixed => {
                 let mut guard = stage.guard();
-                self.measure(&stage, &mut guard, arm, || Box::new(InOrder)).await?
+                self.measure(&stage, &mut guard, (arm, seed), || Box::new(InOrder)).await?
             }
             ArmId::Single => {
                 let Some((chosen, lessons)) = self.single(&stage, seed).await? else { return Ok(None) };
                 let workflow = arms::alone(stage.team()).find(|w| w.name == chosen).expect("one of them");
                 (run.chosen, run.lessons) = (Some(chosen), lessons);
                 let mut guard = stage.guard();
-                self.measure(&stage, &mut guard, arm, || Box::new(Fixed::new(&stage, &workflow))).await?
+                self.measure(&stage, &mut guard, (arm, seed), || Box::new(Fixed::new(&stage, &workflow)))
+                    .await?
             }
             ArmId::NoSkip | ArmId::Cold | ArmId::Warm => {
                 let Some(session) = Box::pin(self.learn(&stage, arm, seed)).await? else { return Ok(None) };
                 run.lessons = lessons(&folder)?;
                 let learners = || session.participants().iter().map(|p| p.learner()).collect();
                 let mut guard = session.guard().clone();
-                self.measure(&stage, &mut guard, arm, || Box::new(Greedy { learners: learners() })).await?
+                self.measure(&stage, &mut guard, (arm, seed), || Box::new(Greedy { learners: learners() }))
+                    .await?
             }
         };
         let Some(tests) = measured else { return Ok(None) };
@@ -156,7 +175,7 @@ impl Comparison<'_> {
         };
         let mut session = session.at_a_time(self.jobs).heed(self.stop.clone());
         RunInfo::write(&folder, self.file, stage, config)?;
-        self.show(arm, &format!("seed {seed}, learning"), config.episodes);
+        self.show(arm.name(), &format!("seed {seed}, learning"), config.episodes);
         self.bar.set_position(session.episodes_done());
         let path = folder.join(LESSONS_FILE);
         let file = fs::File::options().create(true).append(true).open(&path);
@@ -219,11 +238,11 @@ impl Comparison<'_> {
     /// The agent that does best alone on the first tasks to learn on, and what that took to find out.
     async fn single(&self, stage: &Stage, seed: u64) -> Result<Option<(String, Vec<Sample>)>, Fault> {
         let trials = self.plan.epoch_tasks.min(TRIALS_MAX);
-        let (mut best, mut lessons): (Option<(f64, String)>, _) = (None, vec![]);
+        let mut tried = vec![];
         let mut guard = stage.guard();
         for workflow in arms::alone(stage.team()) {
-            self.show(ArmId::Single, &format!("seed {seed}, {}", workflow.name), trials);
-            let (mut sum, mut concluded) = (0.0, 0);
+            self.show(ArmId::Single.name(), &format!("seed {seed}, {}", workflow.name), trials);
+            let (mut walks, mut concluded) = (vec![], 0);
             for number in 0..trials {
                 if concluded == 0 && number as usize == HOPELESS {
                     break;
@@ -235,23 +254,37 @@ impl Comparison<'_> {
                     () = until(&self.stop, &self.out) => return Ok(None),
                 };
                 self.bar.inc(1);
-                if walked.acted.is_empty() {
-                    continue;
-                }
-                sum += walked.walk_return;
                 concluded += u64::from(walked.concluded);
-                let sample = Sample::measured(&walked, String::new());
-                lessons.push(Sample { task: lessons.len().to_string(), ..sample });
+                walks.push(walked);
             }
-            let mean = sum / trials as f64;
-            if concluded > 0 && best.as_ref().is_none_or(|(most, _)| mean > *most) {
-                best = Some((mean, workflow.name));
+            tried.push((workflow.name, walks, concluded > 0));
+        }
+        for number in 0..trials as usize {
+            let attempts = tried.iter_mut().filter_map(|(_, walks, _)| walks.get_mut(number));
+            let mut attempts: Vec<_> = attempts.collect();
+            for (part, group) in attempts.chunks_mut(GROUP_MAX).enumerate() {
+                let label = format!("single/{seed}/{number}/{part}");
+                tokio::select! {
+                    _ = compare(stage, group, &label) => {}
+                    () = until(&self.stop, &self.out) => return Ok(None),
+                }
             }
         }
-        match best {
-            Some((_, name)) => Ok(Some((name, lessons))),
-            None => Err("no agent concludes a task alone: leave single out of --arms".into()),
-        }
+        let samples = |walks: &[Walk]| -> Vec<Sample> {
+            let acted = walks.iter().filter(|walk| !walk.acted.is_empty());
+            acted.map(|walk| Sample::measured(walk, String::new())).collect()
+        };
+        let mut lessons: Vec<Vec<Sample>> = tried.iter().map(|(_, walks, _)| samples(walks)).collect();
+        arms::rescale(&self.team.reward, &lessons.concat(), lessons.iter_mut().flatten());
+        let sum = |of: &[Sample]| of.iter().map(|sample| sample.reward).sum::<f64>();
+        let candidates = tried.iter().zip(&lessons).filter(|((_, _, concluded), _)| *concluded);
+        // The first of several that earned the most.
+        let best = candidates.rev().max_by(|(_, a), (_, b)| sum(a).total_cmp(&sum(b)));
+        let Some(((name, ..), _)) = best else {
+            return Err("no agent concludes a task alone: leave single out of --arms".into());
+        };
+        let numbered = lessons.concat().into_iter().enumerate();
+        Ok(Some((name.clone(), numbered.map(|(i, s)| Sample { task: i.to_string(), ..s }).collect())))
     }
 
     /// The tests, done as a chooser says; nothing if it was stopped.
@@ -259,11 +292,11 @@ impl Comparison<'_> {
         &self,
         stage: &Stage,
         guard: &mut TeamGuard,
-        arm: ArmId,
+        (arm, seed): (ArmId, u64),
         chooser: impl Fn() -> Box<dyn Chooser + 'c>,
     ) -> Result<Option<Vec<Sample>>, Fault> {
-        self.show(arm, "measuring", self.tests.len() as u64);
-        let mut samples = vec![];
+        self.show(arm.name(), "measuring", self.tests.len() as u64);
+        let (mut samples, mut finished) = (vec![], vec![]);
         for (task, number) in self.tests.iter().zip(0..) {
             let fact: Option<&Scalar> =
                 self.plan.class.as_ref().and_then(|class| task.artifact.facts.get(class));
@@ -273,15 +306,19 @@ impl Comparison<'_> {
                 () = until(&self.stop, &self.out) => return Ok(None),
             };
             samples.push(Sample::measured(&walked, class_of(fact, &walked.start)));
+            finished.extend(walked.finished(arm.name()));
             self.bar.inc(1);
+        }
+        if !finished.is_empty() {
+            write_file(&self.folder(arm, seed).join(ATTEMPTS_FILE), audit::to_lines(&finished))?;
         }
         Ok(Some(samples))
     }
 
-    fn show(&self, arm: ArmId, what: &str, length: u64) {
+    pub(super) fn show(&self, who: &str, what: &str, length: u64) {
         self.bar.set_length(length);
         self.bar.set_position(0);
-        self.bar.set_message(format!("{}, {what}", arm.name()));
+        self.bar.set_message(format!("{who}, {what}"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! `relevo evaluate`: ways to run a coordinated team, compared over seeds.
 
 mod comparison;
+mod judging;
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +18,7 @@ use relevo::{
     arms::{self, ArmId, Evaluation, Setting},
     stage::Stage,
     tasks::Task,
-    team::{TeamSpec, nearest},
+    team::{RewardScale, TeamSpec, nearest},
 };
 use relevo_core::policy_file::hex;
 use serde::{Deserialize, Serialize};
@@ -139,7 +140,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
     let mut arms = arguments.arms.clone();
     arms.sort();
     arms.dedup();
-    let setting = setting(arguments, &team, &stage, epoch_tasks, &arms);
+    let mut setting = setting(arguments, &team, &stage, epoch_tasks, &arms);
 
     let runtime = world::runtime()?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -150,7 +151,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
     );
     let comparison =
         Comparison { team, plan, policy, tests, out, jobs: arguments.jobs, stop, bar, file: &arguments.team };
-    let runs = comparison.runs(&arms, arguments.seeds);
+    let runs = comparison.runs(&stage, &arms, arguments.seeds);
     let runs = runtime.block_on(async {
         tokio::select! {
             runs = runs => runs,
@@ -158,13 +159,22 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
         }
     });
     comparison.bar.finish_and_clear();
-    let Some(runs) = runs? else {
+    let Some((mut runs, judges)) = runs? else {
         say!(
             "stopped; what is finished stays. Go on with the same command and --resume --out {}",
             comparison.out.display()
         );
         return Ok(ExitCode::from(INTERRUPTED));
     };
+    if judges.groups > 0 {
+        setting.notices.push(judges.told());
+    }
+    match arms::leave_out_unjudged(&mut runs) {
+        0 => {}
+        out => setting
+            .notices
+            .push(format!("{out} tasks are left out: judges had no score for what an arm made of them")),
+    }
     let evaluation = Evaluation::new(setting, &runs)?;
     let out = &comparison.out;
     write_file(&out.join("evaluation.json"), evaluation.to_json())?;
@@ -201,8 +211,8 @@ fn setting(
     if arms.contains(&ArmId::NoSkip) && !section.skips && !section.alone {
         notices.push("no-skip is the same as cold: in this team no choice passes over a cell".to_owned());
     }
-    if stage.judge().is_some() {
-        notices.push("judges compare these tasks: quality is not measured".to_owned());
+    if team.reward.scale == RewardScale::Median {
+        notices.push("costs are counted in the median over all measured tasks of all arms".to_owned());
     }
     Setting {
         team: team.name.clone(),
