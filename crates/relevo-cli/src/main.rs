@@ -2,6 +2,7 @@
 
 mod cmd;
 mod info;
+mod telemetry;
 mod world;
 
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use crate::{
     artifact::Artifact,
     guard::{self, Cost, StopReason, TaskGuard, TeamGuard},
     judge::{Candidate, Verdict, audit::Finished, health::JudgeHealth, relative::GROUP_MAX},
+    observe::{Occasion, Purpose},
     reward::{Spent, Usual},
     stage::{After, Scene, Sight, Stage},
     tasks::{Task, TaskError},
@@ -211,7 +212,7 @@ pub async fn walk(
         stage,
         team,
         guard,
-        scene: stage.open(task, usual)?,
+        scene: stage.open(task, usual)?.on(Occasion::Measurement),
         handoff: HandoffId::opening(EpisodeId(u128::from(number))),
         start: String::new(),
         turns: vec![],
@@ -230,7 +231,8 @@ pub async fn walk(
     let is_kept = compares || stage.team().trace.content;
     let candidate = is_kept.then(|| scene.candidate(&acted));
     let worth = discount * stage.team().reward.success;
-    Ok(Walk {
+    let watched = scene.watched().cloned();
+    let walk = Walk {
         task: scene.task().id.clone(),
         start,
         turns,
@@ -244,7 +246,11 @@ pub async fn walk(
         artifact: scene.result(),
         candidate,
         is_unjudged: concluded && compares,
-    })
+    };
+    if let (Some(observer), Some(watched)) = (stage.observer(), &watched) {
+        observer.walked(watched, &walk);
+    }
+    Ok(walk)
 }
 
 /// Let the judge of the team compare walks over the same task, as far as they are still to be judged; `label` names the
@@ -256,7 +262,7 @@ pub async fn compare(stage: &Stage, walks: &mut [&mut Walk], label: &str) -> Ver
     if candidates.is_empty() {
         return Verdict::default();
     }
-    let verdict = judge.judge(&candidates, label).await;
+    let verdict = stage.compare(judge, &candidates, label).await;
     for (walk, score) in compared.into_iter().zip(&verdict.scores) {
         walk.is_unjudged = false;
         walk.quality = score.as_ref().map(|score| score.quality);
@@ -291,7 +297,10 @@ impl Way<'_, '_> {
             None => self.scene.quality(),
             Some((judge, group)) if group.get() == 1 => {
                 let candidate = self.scene.candidate(&self.acted);
-                let verdict = judge.judge(&[candidate], &format!("measuring/{number}")).await;
+                let (label, watched) = (format!("measuring/{number}"), self.scene.watched().cloned());
+                let candidates = [candidate];
+                let judged = judge.judge(&candidates, &label);
+                let verdict = self.stage.seen(watched, Purpose::Judgement, judged).await;
                 verdict.scores.into_iter().next().flatten().map(|score| score.quality)
             }
             Some(_) => None,

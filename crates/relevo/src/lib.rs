@@ -5,7 +5,8 @@
 //! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
 //! the cells of a plan; [`guard`]s hold whatever is learned, an [`approval`] is a person's, and a run can be told to [`stop`];
 //! a [`judge`] says how good what came out is, and [`reward`] what that earns; [`evaluate`] measures and [`report`] tells,
-//! with each [`picture`]; ways to run a team are compared as [`arms`].
+//! with each [`picture`]; ways to run a team are compared as [`arms`]; whoever [`observe`]s
+//! a run can be told by [`telemetry`].
 //!
 //! What is absent: no learning target is computed here, and no learner is given what another one saw.
 
@@ -21,6 +22,7 @@ pub mod judge;
 pub mod learn;
 pub mod ledger;
 pub mod model;
+pub mod observe;
 pub mod outcomes;
 pub mod picture;
 pub mod redact;
@@ -30,4 +32,5 @@ pub mod stage;
 pub mod stop;
 pub mod tasks;
 pub mod team;
+pub mod telemetry;
 pub mod trace;

@@ -39,6 +39,7 @@ use super::{
 };
 use crate::{
     info::RunInfo,
+    telemetry::{MetricsOption, OtlpOption},
     world::{self, POLICY_FILE, write_file},
 };
 
@@ -72,6 +73,10 @@ pub(crate) struct LearnArguments {
     /// Tasks before the team at a time. With more than one, the order in which calls come back is not the seed's to say
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
+    #[command(flatten)]
+    otlp: OtlpOption,
+    #[command(flatten)]
+    metrics: MetricsOption,
     /// Begin without asking every model first whether it answers
     #[arg(long)]
     no_preflight: bool,
@@ -89,6 +94,8 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
         .into());
     }
     let out = folder(arguments, stage.team())?;
+    let lookout = arguments.otlp.begin(&arguments.team)?.serving(&arguments.metrics, stage.team())?;
+    let stage = lookout.observe(stage, lookout.origin(run_name(&out)))?;
     let runtime = world::runtime()?;
     if !arguments.no_preflight {
         runtime.block_on(doctor::preflight(&stage))?;
@@ -326,6 +333,11 @@ pub(super) async fn interrupt(stop: Arc<AtomicBool>) {
         }
     }
     std::future::pending().await
+}
+
+/// What a run is called where it is told of: as its folder.
+pub(super) fn run_name(out: &Path) -> String {
+    out.file_name().map_or("run".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 /// The folder of the run: given, or under `runs/`.

@@ -16,7 +16,7 @@ use relevo_core::{
 };
 
 use super::{Fault, print};
-use crate::world;
+use crate::{telemetry::OtlpOption, world};
 
 /// Route one item by a learned policy, and print each handoff and why
 #[derive(Args)]
@@ -35,10 +35,15 @@ pub(crate) struct RunArguments {
     /// Show on standard error what models answer, as it grows
     #[arg(long)]
     show: bool,
+    #[command(flatten)]
+    otlp: OtlpOption,
 }
 
 pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     let stage = world::stage(&arguments.team)?;
+    let lookout = arguments.otlp.begin(&arguments.team)?;
+    let origin = lookout.origin(stage.team().name.clone());
+    let stage = lookout.observe(stage, origin)?;
     if arguments.show {
         stage.listen(Box::new(|piece| {
             let piece: String = piece.chars().filter(|c| !c.is_control() || *c == '\n').collect();

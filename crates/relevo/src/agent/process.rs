@@ -84,7 +84,10 @@ use tokio::{
 };
 
 use super::{Agent, Failure, OperationCall, Outcome, STDERR_TAIL_BYTES_MAX, reply::Reply};
-use crate::artifact::{Artifact, Facts};
+use crate::{
+    artifact::{Artifact, Facts},
+    observe::traceparent,
+};
 
 pub(super) const SCHEMA: &str = "relevo.call/v1";
 pub(crate) const INPUT: &str = "in";
@@ -228,6 +231,7 @@ impl ProcessAgent {
         command.args(arguments.iter().map(from_directory));
         command.env_clear();
         command.envs(self.environment.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        command.envs(traceparent().map(|context| ("TRACEPARENT", context)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         Ok(command)
     }

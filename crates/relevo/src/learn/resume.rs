@@ -69,7 +69,11 @@ impl<'s> Session<'s> {
         // A record that names no task belongs to that of the one before it.
         let mut task = 0;
         for entry in entries(path, bytes) {
-            let Entry { agent, record } = entry?;
+            let entry = entry?;
+            if let Some(observer) = self.stage.observer() {
+                observer.recalled(&entry);
+            }
+            let Entry { agent, record } = entry;
             match record {
                 Record::Primed { .. } => half_primed = true,
                 Record::Sealed { .. } => half_primed = false,

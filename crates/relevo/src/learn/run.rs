@@ -6,7 +6,7 @@ use std::{collections::VecDeque, ops::ControlFlow, sync::atomic::Ordering, time:
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use relevo_core::{
     ids::{AgentId, HandoffId, OperationId},
-    record::Record,
+    record::{Entry, Record},
     units::{Confidence, Cost, Usage},
 };
 
@@ -18,6 +18,7 @@ use crate::{
     agent::Outcome,
     approval::{Approvals, Standing},
     judge::{Candidate, Score, Verdict},
+    observe::{Occasion, Purpose},
     stop::{self, StopOrder},
     team::RewardScale,
 };
@@ -101,7 +102,7 @@ impl<'s> Session<'s> {
             return Ok(ControlFlow::Continue(()));
         }
         if let Some(BrokenOff::Ordered(StopOrder { by, reason, .. })) = self.broken_off.clone() {
-            self.ledger.append(AgentId::ORIGIN, Record::Halted { by, reason });
+            self.record(AgentId::ORIGIN, Record::Halted { by, reason });
             self.ledger.seal()?;
         }
         self.ledger.flush()?;
@@ -180,10 +181,12 @@ impl<'s> Session<'s> {
         let tasks: Vec<u64> = members.filter(|n| self.unjudged.remove(n)).collect();
         let candidates: Vec<Candidate> = tasks.iter().map(|n| self.open[n].candidate()).collect();
         let label = format!("{}/{}", self.config.seed, first / group);
-        let now = self.stage.clock();
+        let (stage, now) = (self.stage, self.stage.clock());
+        let watched = tasks.first().and_then(|first| self.open[first].scene().watched().cloned());
         Some(Box::pin(async move {
             let began = now();
-            let verdict = judge.judge(&candidates, &label).await;
+            let judged = judge.judge(&candidates, &label);
+            let verdict = stage.seen(watched, Purpose::Judgement, judged).await;
             Returned::Verdict { tasks, verdict, ms: now().saturating_sub(began) }
         }))
     }
@@ -196,18 +199,17 @@ impl<'s> Session<'s> {
             Some(Judgement { quality: score.quality, confidence: Confidence::new(score.confidence).ok()? })
         };
         let judgements: Vec<Option<Judgement>> = scores.iter().map(judgement).collect();
+        let mut records = vec![];
         for (place, (number, judgement)) in tasks.iter().zip(&judgements).enumerate() {
             // What the group has cost is on record once, with its first task.
             let usage = Usage { tokens, failures: failures.len() as u32 };
             let (usage, money, ms) = if place == 0 { (usage, money, ms) } else { (Usage::default(), 0.0, 0) };
             let quality = judgement.map(|j| j.quality);
             let confidence = judgement.map_or(Confidence::FULL, |j| j.confidence);
-            let record = Record::Judged { episode: *number, quality, confidence, usage, money, ms };
-            self.ledger.append(AgentId::ORIGIN, record);
+            records.push(Record::Judged { episode: *number, quality, confidence, usage, money, ms });
         }
-        for check in checks {
-            self.ledger.append(AgentId::ORIGIN, check.record(tasks[0]));
-        }
+        records.extend(checks.into_iter().map(|check| check.record(tasks[0])));
+        records.into_iter().for_each(|record| self.record(AgentId::ORIGIN, record));
         self.ledger.flush()?;
         let failed = judgements.iter().all(Option::is_none).then_some(&failures);
         let kinds = failed.into_iter().flatten().map(|failure| failure.failure.kind());
@@ -238,18 +240,32 @@ impl<'s> Session<'s> {
     pub(super) fn enter(&mut self, number: u64, script: VecDeque<Record>) -> Result<(), LearnError> {
         // A group is several attempts at the same task.
         let task = self.stage.tasks().lesson(self.config.seed, number / self.group())?;
-        let scene = self.stage.open(task, self.usual())?;
+        let scene = self.stage.open(task, self.usual())?.on(Occasion::Lesson(number));
         let episode = Episode::begin(self.stage, &mut self.crew, scene, number, script)?;
         self.open.insert(number, episode);
         Ok(())
     }
 
+    /// Add a record to the ledger.
+    fn record(&mut self, agent: AgentId, record: Record) {
+        let entry = Entry { agent, record };
+        self.tell(&entry);
+        self.ledger.append(entry.agent, entry.record);
+    }
+
+    /// Let whoever looks on know of a record.
+    fn tell(&self, entry: &Entry) {
+        if let Some(observer) = self.stage.observer() {
+            observer.recorded(entry, &self.crew.participants);
+        }
+    }
+
     /// Play a task until it waits for something or has ended.
     fn play(&mut self, number: u64) -> Result<Played<'s>, LearnError> {
-        let episode = self.open.get_mut(&number).expect("an episode is played while it is open");
         loop {
+            let episode = self.open.get_mut(&number).expect("an episode is played while it is open");
             match episode.step(&mut self.crew)? {
-                Step::Record(agent, record) => self.ledger.append(agent, record),
+                Step::Record(agent, record) => self.record(agent, record),
                 Step::Done => {}
                 Step::Call(call) => return Ok(Played::Calls(call)),
                 Step::Ask(ask) => return Ok(Played::Asks(ask)),
@@ -297,7 +313,7 @@ impl<'s> Session<'s> {
             ms: *ms,
             outcome: digest,
         };
-        self.ledger.append(AgentId::ORIGIN, record);
+        self.record(AgentId::ORIGIN, record);
         Ok(self.ledger.flush()?)
     }
 
@@ -308,7 +324,7 @@ impl<'s> Session<'s> {
         let EpisodeEnd { episode, episode_return, handoffs, stop, spent, .. } = end;
         let stop = stop.word().to_owned();
         let cost = (self.stage.team().reward.scale == RewardScale::Median).then(|| spent.cost());
-        self.ledger.append(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop, cost });
+        self.record(AgentId::ORIGIN, Record::Closed { episode, episode_return, handoffs, stop, cost });
         cost.into_iter().for_each(|cost| self.median.observe(cost));
         self.returns.push(episode_return);
         match self.is_seal_due() {

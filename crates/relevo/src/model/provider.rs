@@ -30,7 +30,11 @@ use super::{
     environment::{Environment, Key},
     patience::{Patience, Refusal},
 };
-use crate::{agent::Failure, team::ModelSection};
+use crate::{
+    agent::Failure,
+    observe::{Asking, Whom},
+    team::ModelSection,
+};
 
 /// The variable that says where the models of OpenAI are served.
 pub const BASE_URL: &str = "OPENAI_BASE_URL";
@@ -50,6 +54,8 @@ const QUOTA_CODES: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reache
 /// A model at a service.
 pub struct Provider {
     client: Client,
+    /// Its name in the team file.
+    title: String,
     name: ModelIden,
     /// Where it is served, if not where the provider does.
     endpoint: Option<String>,
@@ -125,6 +131,7 @@ impl Provider {
         };
         Provider {
             client,
+            title: name.to_owned(),
             name: ModelIden::new(kind, section.model.as_str()),
             endpoint,
             access,
@@ -140,7 +147,12 @@ impl Provider {
     }
 
     /// One attempt, once there is a place at the endpoint.
-    async fn attempt(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Refusal> {
+    async fn attempt(
+        &self,
+        number: u32,
+        request: &ChatRequest,
+        hear: Option<Hear<'_>>,
+    ) -> Result<ChatReply, Refusal> {
         if let Access::Missing(name) = &self.access {
             let what = format!(
                 "the variable {name} is not set; put the key there, or into a file .env beside the team file"
@@ -148,27 +160,33 @@ impl Provider {
             return Err(Failure::Unauthorised(what).into());
         }
         let _place = self.gate.acquire().await.expect("the gate is never closed");
+        let asking = Asking::begin(number, || Whom::Model {
+            name: self.title.clone(),
+            provider: self.name.adapter_kind.as_lower_str().to_owned(),
+            model: self.name.model_name.to_string(),
+        });
         let limit = self.patience.attempt;
         let heard = AtomicU64::new(0);
         let answer = async {
             match hear {
-                None => self.whole(request).await,
+                None => self.whole(request, &asking).await,
                 Some(hear) => {
                     let hear = |piece: &str| {
                         heard.fetch_add(1, Ordering::Relaxed);
                         hear(piece);
                     };
-                    self.in_pieces(request, &hear).await
+                    self.in_pieces(request, &asking, &hear).await
                 }
             }
         };
         let timed_out = || Err(Failure::Timeout { ms: limit.as_millis() as u64 }.into());
         let answer = timeout(limit, answer).await.unwrap_or_else(|_| timed_out());
+        asking.end(answer.as_ref().map(|reply| reply.usage).map_err(|refusal| refusal.failure.kind()));
         answer.map_err(|refusal| Refusal { heard: heard.into_inner() > 0, ..refusal })
     }
 
-    async fn whole(&self, request: &ChatRequest) -> Result<ChatReply, Refusal> {
-        let (target, options) = (self.target().await?, self.options(request));
+    async fn whole(&self, request: &ChatRequest, asking: &Asking) -> Result<ChatReply, Refusal> {
+        let (target, options) = (self.target().await?, self.options(request, asking));
         let reply = self.client.exec_chat(target, messages(request), Some(&options)).await;
         let reply = reply.map_err(|e| self.refusal(&e))?;
         let usage = usage(Some(&reply.usage));
@@ -179,9 +197,11 @@ impl Provider {
     async fn in_pieces(
         &self,
         request: &ChatRequest,
+        asking: &Asking,
         hear: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<ChatReply, Refusal> {
-        let (target, options) = (self.target().await?, self.options(request).with_capture_usage(true));
+        let (target, options) =
+            (self.target().await?, self.options(request, asking).with_capture_usage(true));
         let reply = self.client.exec_chat_stream(target, messages(request), Some(&options)).await;
         let mut stream = reply.map_err(|e| self.refusal(&e))?.stream;
         let mut text = String::new();
@@ -219,7 +239,7 @@ impl Provider {
         Ok(target)
     }
 
-    fn options(&self, request: &ChatRequest) -> ChatOptions {
+    fn options(&self, request: &ChatRequest, asking: &Asking) -> ChatOptions {
         let form = request.schema.as_ref().map(|schema| match self.name.adapter_kind {
             // It is told no schemas; the prompt has it.
             AdapterKind::Ollama | AdapterKind::OllamaCloud => ChatResponseFormat::JsonMode,
@@ -230,6 +250,7 @@ impl Provider {
             max_tokens: request.max_tokens,
             seed: request.seed,
             response_format: form,
+            extra_headers: asking.traceparent().map(|context| ("traceparent", context).into()),
             ..ChatOptions::default()
         }
     }
@@ -343,7 +364,8 @@ impl Provider {
 impl Model for Provider {
     async fn chat(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Failure> {
         let rng = self.rng.fork([self.calls.fetch_add(1, Ordering::Relaxed), 0, 0]);
-        let attempts = self.patience.persist(request.timeout, rng, |_| self.attempt(request, hear));
+        let attempts =
+            self.patience.persist(request.timeout, rng, |number| self.attempt(number, request, hear));
         attempts.await.map(|(reply, retries)| ChatReply { retries, ..reply })
     }
 }

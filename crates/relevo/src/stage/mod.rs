@@ -37,8 +37,9 @@ use crate::{
     },
     guard::{Masks, TeamGuard},
     interface::View,
-    judge::{self, Judge},
+    judge::{self, Candidate, Judge, Verdict},
     model::{Models, NamedModel, environment::Environment},
+    observe::{Observer, Occasion, Purpose, Watched, WorkEnd},
     redact::Redactor,
     reward::Usual,
     tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
@@ -56,6 +57,7 @@ pub struct Stage {
     redactor: Option<Redactor>,
     clock: Clock,
     judge: Option<(Arc<dyn Judge>, NonZeroU64)>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 /// Who decides in a team.
@@ -162,7 +164,7 @@ impl Stage {
         };
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
-        Ok(Stage { team, deciders, agents, models, listener, tasks, redactor, clock, judge })
+        Ok(Stage { team, deciders, agents, models, listener, tasks, redactor, clock, judge, observer: None })
     }
 
     /// The same stage by another clock.
@@ -180,6 +182,16 @@ impl Stage {
         Stage { judge: Some((judge, group)), ..self }
     }
 
+    /// The same stage, at which somebody looks.
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Stage { observer: Some(observer), ..self }
+    }
+
+    /// Who looks on, if anybody does.
+    pub fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        self.observer.as_ref()
+    }
+
     /// Who judges what comes out, and how many attempts at a task together; `None` where that is known at once.
     pub fn judge(&self) -> Option<(&dyn Judge, NonZeroU64)> {
         self.judge.as_ref().map(|(judge, group)| (&**judge, *group))
@@ -188,6 +200,33 @@ impl Stage {
     /// Let somebody hear the answers of models as they grow; the first who asks.
     pub fn listen(&self, listener: Listener) {
         let _ = self.listener.set(listener);
+    }
+
+    /// Do work for a task, seen by whoever looks on.
+    pub(crate) async fn seen<T>(
+        &self,
+        watched: Option<Arc<Watched>>,
+        purpose: Purpose,
+        work: impl Future<Output = T>,
+    ) -> T
+    where
+        for<'t> WorkEnd: From<&'t T>,
+    {
+        match (watched, &self.observer) {
+            (Some(watched), Some(observer)) => watched.see(observer, purpose, self.clock(), work).await,
+            _ => work.await,
+        }
+    }
+
+    /// Let a judge compare what came out of several measurements, seen by whoever looks on.
+    pub async fn compare(&self, judge: &dyn Judge, candidates: &[Candidate], label: &str) -> Verdict {
+        let watched = self.observer.as_ref().map(|observer| observer.task(Occasion::Comparison));
+        let judged = judge.judge(candidates, label);
+        let verdict = self.seen(watched.clone(), Purpose::Judgement, judged).await;
+        if let (Some(observer), Some(watched)) = (&self.observer, &watched) {
+            observer.compared(watched);
+        }
+        verdict
     }
 
     /// By what the time of calls is told.

@@ -23,6 +23,7 @@ use crate::{
     guard::{StopReason, TeamGuard},
     interface::Situation,
     judge::Candidate,
+    observe::{Occasion, Purpose, Watched},
     reward::{self, Spent, Usual},
     tasks::Task,
 };
@@ -92,6 +93,8 @@ pub struct Scene<'s> {
     spent: Spent,
     /// What a task of this team usually costs.
     usual: Usual,
+    /// Where whoever looks on gathers what is done for it.
+    watched: Option<Arc<Watched>>,
 }
 
 impl<'s> Scene<'s> {
@@ -102,8 +105,18 @@ impl<'s> Scene<'s> {
         progress: Option<Progress>,
         usual: Usual,
     ) -> Self {
-        let (answer, own, last, spent) = Default::default();
-        Scene { stage, task, artifact, progress, answer, own, last, spent, usual }
+        let (answer, own, last, spent, watched) = Default::default();
+        Scene { stage, task, artifact, progress, answer, own, last, spent, usual, watched }
+    }
+
+    /// The same, seen by whoever looks on.
+    pub(crate) fn on(self, occasion: Occasion) -> Self {
+        Scene { watched: self.stage.observer().map(|observer| observer.task(occasion)), ..self }
+    }
+
+    /// Where whoever looks on gathers what is done for it.
+    pub(crate) fn watched(&self) -> Option<&Arc<Watched>> {
+        self.watched.as_ref()
     }
 
     /// The task.
@@ -250,9 +263,12 @@ impl<'s> Scene<'s> {
     fn call_with(&self, agent: AgentId, operation: &'s str, handoff: HandoffId) -> BoxFuture<'s, Outcome> {
         let stage = self.stage;
         let (performer, artifact) = (&stage.agents[agent.0 as usize], self.artifact.clone());
+        // What is simulated asks nobody.
+        let watched = self.watched.clone().filter(|_| stage.leaves_process(agent));
+        let purpose = Purpose::Call(self.spent.calls);
         let agent = &stage.team.agents[agent.0 as usize].name;
         let call = OperationCall { agent, operation, handoff: self.label(handoff) };
-        Box::pin(async move { performer.perform(&call, artifact).await })
+        Box::pin(async move { stage.seen(watched, purpose, performer.perform(&call, artifact)).await })
     }
 
     /// Take what came of such a call; nothing, where somebody was skipped.

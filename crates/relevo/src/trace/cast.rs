@@ -41,7 +41,7 @@ pub struct Columns {
 
 /// What a choice means to those that it is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning<'c> {
+pub(crate) enum Meaning<'c> {
     /// This agent is to act.
     Act(&'c str),
     /// This agent is passed over.
@@ -112,7 +112,7 @@ impl Cast {
     }
 
     /// What a choice means to agents.
-    pub(super) fn meaning(&self, id: AgentId, table: Table, action: ActionId) -> Meaning<'_> {
+    pub(crate) fn meaning(&self, id: AgentId, table: Table, action: ActionId) -> Meaning<'_> {
         let Some(name) = self.columns(id, table).get(action.index()).map(|name| unversioned(name)) else {
             return Meaning::Own;
         };

@@ -41,6 +41,8 @@ pub struct Fold {
     versions: BTreeMap<AgentId, u64>,
     watched: Option<u64>,
     trace: Option<TaskReport>,
+    /// What happened in which task since somebody last heard of it, where somebody wants to.
+    told: Option<Vec<(u64, Event)>>,
 }
 
 /// A task on its way.
@@ -75,7 +77,17 @@ impl Fold {
     /// Nothing read yet. `watched` is the task whose trace is wanted.
     pub fn new(cast: Cast, watched: Option<u64>) -> Self {
         let (names, open, versions) = Default::default();
-        Fold { tally: Tally::new(&cast.team), cast, names, open, versions, watched, trace: None }
+        Fold { tally: Tally::new(&cast.team), cast, names, open, versions, watched, trace: None, told: None }
+    }
+
+    /// The same, for somebody who hears of everything by [`Fold::hear`].
+    pub fn telling(self) -> Self {
+        Fold { told: Some(vec![]), ..self }
+    }
+
+    /// What has happened in which task since this was last asked.
+    pub fn hear(&mut self) -> Vec<(u64, Event)> {
+        self.told.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Take in the next entry.
@@ -192,7 +204,7 @@ impl Fold {
             (self.cast.choice(agent, table, action), self.cast.meaning(agent, table, action));
         self.tally.decided((agent, table, *signature), &chosen, meaning, *greedy);
         let masked = std::mem::take(&mut open.masked);
-        if self.watched == Some(number) {
+        if self.watched == Some(number) || self.told.is_some() {
             let choice = |action| self.cast.choice(agent, table, action);
             let choices = open.legal.iter().zip(probabilities);
             let decision = Decision {
@@ -320,6 +332,13 @@ impl Fold {
 
     /// Add to the trace of the task, if it is the one that is wanted.
     fn note(&mut self, number: u64, event: impl FnOnce(&Cast) -> Event) {
+        if self.watched != Some(number) && self.told.is_none() {
+            return;
+        }
+        let event = event(&self.cast);
+        if let Some(told) = &mut self.told {
+            told.push((number, event.clone()));
+        }
         if self.watched != Some(number) {
             return;
         }
@@ -331,7 +350,7 @@ impl Fold {
             left_out: 0,
         });
         match trace.timeline.len() < EVENTS_MAX {
-            true => trace.timeline.push(event(&self.cast)),
+            true => trace.timeline.push(event),
             false => trace.left_out += 1,
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod tables;
 mod tally;
 mod task;
 
+pub(crate) use cast::Meaning;
 pub use cast::{Cast, Columns};
 pub use figures::{Counts, Quantiles, Window};
 pub use fold::Fold;

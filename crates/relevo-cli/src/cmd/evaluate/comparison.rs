@@ -18,23 +18,26 @@ use relevo::{
     guard::TeamGuard,
     judge::{audit, health::JudgeHealth, relative::GROUP_MAX},
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
+    observe::Span,
     reward::Usual,
     stage::Stage,
     tasks::Task,
     team::TeamSpec,
+    telemetry::Origin,
 };
 use relevo_core::{policy_file::PolicyFile, warm::Caps};
 
 use super::{
     super::{
         Fault,
-        learn::{tell_of_questions, until},
+        learn::{run_name, tell_of_questions, until},
         plain,
     },
     Plan,
 };
 use crate::{
     info::RunInfo,
+    telemetry::Lookout,
     world::{self, ATTEMPTS_FILE, POLICY_FILE, write_file},
 };
 
@@ -62,6 +65,9 @@ pub(super) struct Comparison<'a> {
     pub(super) jobs: NonZeroUsize,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) bar: ProgressBar,
+    pub(super) lookout: &'a Lookout,
+    /// The evaluation, of which every arm with a seed is a part.
+    pub(super) whole: Span,
     pub(super) file: &'a Path,
 }
 
@@ -111,7 +117,7 @@ impl Comparison<'_> {
         }
         fs::create_dir_all(&folder)
             .map_err(|e| format!("{}: the folder cannot be made: {e}", folder.display()))?;
-        let stage = self.stage(arm)?;
+        let stage = self.stage(arm, seed)?;
         let mut run = Run { arm, seed, chosen: None, lessons: vec![], tests: vec![] };
         let measured = match arm {
             ArmId::Fixed => {
@@ -142,8 +148,11 @@ impl Comparison<'_> {
         Ok(Some(run))
     }
 
-    fn stage(&self, arm: ArmId) -> Result<Stage, Fault> {
-        Ok(world::stage_of(arm.team(&self.team), self.file)?.in_epochs())
+    fn stage(&self, arm: ArmId, seed: u64) -> Result<Stage, Fault> {
+        let stage = world::stage_of(arm.team(&self.team), self.file)?.in_epochs();
+        let run = format!("{}/{}", run_name(&self.out), run_name(&self.folder(arm, seed)));
+        let origin = Origin { arm: Some(arm.name()), ..Origin::new(run, Some(self.whole)) };
+        self.lookout.observe(stage, origin)
     }
 
     /// An arm that has learned; nothing if it was stopped.
@@ -227,7 +236,7 @@ impl Comparison<'_> {
         }
         let folder = self.folder(ArmId::Cold, seed + 1);
         if !folder.join(POLICY_FILE).exists() {
-            let stage = self.stage(ArmId::Cold)?;
+            let stage = self.stage(ArmId::Cold, seed + 1)?;
             if Box::pin(self.learn(&stage, ArmId::Cold, seed + 1)).await?.is_none() {
                 return Ok(None);
             }

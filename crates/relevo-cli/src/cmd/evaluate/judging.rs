@@ -64,7 +64,7 @@ impl Comparison<'_> {
                     let is_new = known.is_none();
                     let verdict = match known {
                         Some(verdict) => verdict,
-                        None => judge.judge(&candidates, &format!("measuring/{seed}/{task}")).await,
+                        None => stage.compare(judge, &candidates, &format!("measuring/{seed}/{task}")).await,
                     };
                     (Judged { task, arms, verdict }, is_new)
                 }

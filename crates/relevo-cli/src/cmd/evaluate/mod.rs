@@ -25,10 +25,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Fault,
-    learn::{INTERRUPTED, interrupt},
+    learn::{INTERRUPTED, interrupt, run_name},
     print,
 };
-use crate::world::{self, write_file};
+use crate::{
+    telemetry::{MetricsOption, OtlpOption},
+    world::{self, write_file},
+};
 use comparison::Comparison;
 
 /// Compare ways to run a coordinated team: the plan in order, learned from nothing, from an earlier policy, one agent alone
@@ -74,6 +77,10 @@ pub(crate) struct EvaluateArguments {
     /// Go on with the evaluation in the folder: what is finished is not run again
     #[arg(long)]
     resume: bool,
+    #[command(flatten)]
+    otlp: OtlpOption,
+    #[command(flatten)]
+    metrics: MetricsOption,
 }
 
 /// Tasks of an epoch of a simulated world, unless somebody says otherwise.
@@ -142,6 +149,10 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
     arms.dedup();
     let mut setting = setting(arguments, &team, &stage, epoch_tasks, &arms);
 
+    let lookout = arguments.otlp.begin(&arguments.team)?.serving(&arguments.metrics, &team)?;
+    let origin = lookout.origin(run_name(&out));
+    let whole = origin.span;
+    let stage = lookout.observe(stage, origin)?;
     let runtime = world::runtime()?;
     let stop = Arc::new(AtomicBool::new(false));
     let called_off = runtime.spawn(interrupt(stop.clone()));
@@ -149,8 +160,19 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
     bar.set_style(
         ProgressStyle::with_template("{msg:28} {bar:24} {pos}/{len}  {eta} left").expect("constant"),
     );
-    let comparison =
-        Comparison { team, plan, policy, tests, out, jobs: arguments.jobs, stop, bar, file: &arguments.team };
+    let comparison = Comparison {
+        team,
+        plan,
+        policy,
+        tests,
+        out,
+        jobs: arguments.jobs,
+        stop,
+        bar,
+        lookout: &lookout,
+        whole,
+        file: &arguments.team,
+    };
     let runs = comparison.runs(&stage, &arms, arguments.seeds);
     let runs = runtime.block_on(async {
         tokio::select! {

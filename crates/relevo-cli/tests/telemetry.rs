@@ -1,0 +1,419 @@
+//! Runs that are looked at, by a collector and by a scrape: what they are told, what they are never told, and that neither
+//! holds up a run.
+
+mod place;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use opentelemetry_proto::tonic::{
+    collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    trace::v1::{Span, status::StatusCode as SpanStatus},
+};
+use place::{Place, Said, assert_holds, signal};
+use prost::Message;
+use relevo_core::Rng;
+use relevo_lab::model_server::{Asked, ModelServer, Reply};
+use serde_json::{Value as Json, json};
+
+/// A collector of its own, at a free port.
+struct Collector {
+    address: SocketAddr,
+    got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+}
+
+impl Collector {
+    /// One that answers each request with this status.
+    fn start(status: StatusCode) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>> = Arc::default();
+        let kept = got.clone();
+        thread::spawn(move || {
+            let take = async move |headers: HeaderMap, body: Bytes| {
+                kept.lock().unwrap().push((headers, body));
+                (status, ExportTraceServiceResponse::default().encode_to_vec())
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                axum::serve(listener, Router::new().route("/v1/traces", post(take))).await.unwrap();
+            });
+        });
+        Collector { address, got }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn requests(&self) -> Vec<ExportTraceServiceRequest> {
+        let decoded = |(_, body): &(HeaderMap, Bytes)| ExportTraceServiceRequest::decode(&body[..]).unwrap();
+        self.got.lock().unwrap().iter().map(decoded).collect()
+    }
+
+    /// Every span it was sent.
+    fn spans(&self) -> Vec<Span> {
+        let of_resource = self.requests().into_iter().flat_map(|request| request.resource_spans);
+        of_resource.flat_map(|of| of.scope_spans).flat_map(|of| of.spans).collect()
+    }
+}
+
+/// Attributes as JSON.
+fn attributes(of: &[KeyValue]) -> BTreeMap<&str, Json> {
+    fn plain(value: &AnyValue) -> Json {
+        match value.value.as_ref().unwrap() {
+            Value::StringValue(text) => json!(text),
+            Value::BoolValue(is) => json!(is),
+            Value::IntValue(n) => json!(n),
+            Value::DoubleValue(x) => json!(x),
+            Value::ArrayValue(all) => all.values.iter().map(plain).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+    of.iter().map(|pair| (pair.key.as_str(), plain(pair.value.as_ref().unwrap()))).collect()
+}
+
+const KEY: &str = "sk-taint-77aa";
+const PASS: &str = "Basic dGFpbnQ=";
+
+/// A model plans, a program solves, and one that fails now and then checks.
+const TEAM: &str = r#"
+schema = "relevo.team/v1"
+name = "desk"
+[run]
+episodes = 6
+evaluation_tasks = 1
+[tasks]
+train = "train.jsonl"
+test = "train.jsonl"
+judge = "text"
+[coordinator]
+plan = "flat"
+skips = false
+alone = false
+[models.planning]
+model = "planner-1"
+key = "DESK_KEY"
+price = { input = 1000.0, output = 4000.0 }
+[[agents]]
+name = "planner"
+model = "planning"
+[[agents]]
+name = "solver"
+command = ["./solver"]
+[[agents]]
+name = "checker"
+role = "evaluator"
+command = ["./checker"]
+"#;
+
+/// A folder with the team.
+fn desk() -> Place {
+    let place = Place::new();
+    place.write("team.toml", TEAM);
+    place.write(".env", &format!("DESK_KEY={KEY}\n"));
+    place.write("in", "taint-input");
+    let task = json!({"id": "one", "input": "in", "expect": {"text": "taint-output"}});
+    place.write("train.jsonl", &format!("{task}\n"));
+    let script = |answer: &str| {
+        format!(
+            "cat > /dev/null\necho \"$TRACEPARENT\" >> \"$0.parents\"\necho '{answer}' > out\n\
+             echo '{{\"ok\":true,\"tokens\":7,\"money\":0.25}}'"
+        )
+    };
+    place.program(
+        "solver",
+        &script(r#"{"goal":"taint-input","subproblem":"s","draft_answer":"taint-output"}"#),
+    );
+    place.program("checker", "cat > /dev/null\nexit 9");
+    place
+}
+
+/// The third request is refused.
+fn plan(asked: &Asked) -> Reply {
+    match asked.number {
+        2 => Reply::refuse(503, "overloaded"),
+        _ => Reply::of_form(asked, &mut Rng::stream(asked.number, "plan")),
+    }
+}
+
+fn command(place: &Place, server: &ModelServer, arguments: &str) -> Command {
+    let mut command = place.command(arguments);
+    for name in
+        ["DESK_KEY", "OPENAI_API_KEY", "TRACEPARENT", "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_SERVICE_NAME"]
+    {
+        command.env_remove(name);
+    }
+    command.env("OPENAI_BASE_URL", server.url());
+    command
+}
+
+#[test]
+fn a_run_is_a_tree_of_spans() {
+    let (place, server, collector) =
+        (desk(), ModelServer::start(plan).unwrap(), Collector::start(StatusCode::OK));
+    let mut learn = command(&place, &server, "learn team.toml --out run --no-preflight --otlp");
+    learn
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url())
+        .env("OTEL_EXPORTER_OTLP_HEADERS", format!("authorization={}", PASS.replace(' ', "%20")))
+        .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test%2C1,service.name=other")
+        .env("OTEL_SERVICE_NAME", "front-desk")
+        .env("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let said = Said::new(learn.output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(!said.stderr.contains("spans"), "{}", said.stderr);
+
+    let requests = collector.requests();
+    let resource = attributes(&requests[0].resource_spans[0].resource.as_ref().unwrap().attributes);
+    assert_eq!(
+        (&resource["service.name"], &resource["deployment.environment.name"]),
+        (&json!("front-desk"), &json!("test,1"))
+    );
+    for (headers, body) in &*collector.got.lock().unwrap() {
+        assert!(headers["authorization"] == PASS && headers["content-type"] == "application/x-protobuf");
+        // What went through the team, and what it may do so with, is told to nobody.
+        let text = String::from_utf8_lossy(body);
+        assert!(!text.contains("taint") && !text.contains("dGFpbnQ"), "{text}");
+    }
+
+    let spans = collector.spans();
+    let by_id: BTreeMap<&[u8], &Span> = spans.iter().map(|span| (&span.span_id[..], span)).collect();
+    assert_eq!(by_id.len(), spans.len(), "each has an identity of its own");
+    let (mut kinds, mut lessons, mut chats, mut decisions) = (BTreeMap::new(), BTreeSet::new(), 0, 0);
+    for span in &spans {
+        assert_eq!(span.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes());
+        let kind = span.name.split(' ').next().unwrap();
+        *kinds.entry(kind).or_insert(0) += 1;
+        let of = attributes(&span.attributes);
+        let parent = by_id.get(&span.parent_span_id[..]);
+        let above = parent.map(|parent| parent.name.split(' ').next().unwrap());
+        let expected = match kind {
+            "session" => None,
+            "invoke_workflow" => Some("session"),
+            "invoke_agent" => Some("invoke_workflow"),
+            "chat" => Some("invoke_agent"),
+            _ => panic!("{}", span.name),
+        };
+        assert_eq!(above, expected, "{}", span.name);
+        match parent {
+            Some(parent) => assert!(
+                parent.start_time_unix_nano <= span.start_time_unix_nano
+                    && span.start_time_unix_nano <= span.end_time_unix_nano
+                    && span.end_time_unix_nano <= parent.end_time_unix_nano,
+                "{} lies in {}",
+                span.name,
+                parent.name
+            ),
+            None => assert_eq!(span.parent_span_id, 0xb7ad_6b71_6920_3331_u64.to_be_bytes()),
+        }
+        if kind != "session" {
+            assert_eq!(of["gen_ai.operation.name"], kind);
+            let conversation = of["gen_ai.conversation.id"].as_str().unwrap();
+            if kind == "invoke_workflow" && !conversation.starts_with("run/measured/") {
+                assert!(lessons.insert(conversation.to_owned()), "{conversation} once");
+            }
+        }
+        // What failed says how, and nothing else does.
+        let is_error = span.status.as_ref().is_some_and(|status| status.code == SpanStatus::Error as i32);
+        assert_eq!(of.contains_key("error.type"), is_error, "{}", span.name);
+        decisions += usize::from(of.contains_key("relevo.decision.probability"))
+            + span.events.iter().filter(|event| event.name == "relevo.decision").count();
+        match span.name.as_str() {
+            "chat planner-1" => {
+                chats += 1;
+                assert_eq!(
+                    (&of["gen_ai.provider.name"], &of["gen_ai.agent.name"]),
+                    (&json!("openai"), &json!("planner"))
+                );
+                assert_eq!(is_error, !of.contains_key("gen_ai.usage.output_tokens"));
+            }
+            "invoke_agent planner" => {
+                assert_eq!(of["gen_ai.agent.id"], "desk/planner");
+                assert_eq!(of["gen_ai.request.model"], "planner-1");
+                assert!(
+                    of["relevo.usage.money"].as_f64() > Some(0.0)
+                        && of["gen_ai.usage.input_tokens"].as_i64() > Some(0)
+                );
+            }
+            "invoke_agent solver" => assert_eq!(
+                (&of["relevo.usage.tokens"], &of["gen_ai.provider.name"]),
+                (&json!(7), &json!("relevo"))
+            ),
+            "invoke_agent checker" => assert_eq!(of["error.type"], "crash"),
+            "session desk" => {
+                assert_eq!((&of["relevo.run"], &of["relevo.team"]), (&json!("run"), &json!("desk")))
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(kinds["session"], 1);
+    assert_eq!(lessons, (0..6).map(|task| format!("run/{task}")).collect());
+    assert!(kinds["invoke_workflow"] > 6, "also what was measured");
+    assert_eq!(chats, server.requests(), "every request, also those that were refused");
+    assert!(decisions >= 12, "{decisions}");
+
+    // Programs were told of what they are a part.
+    let calls: BTreeSet<String> = spans
+        .iter()
+        .filter(|span| span.name == "invoke_agent solver")
+        .map(|span| format!("00-{}-{}-01", hex(&span.trace_id), hex(&span.span_id)))
+        .collect();
+    let told: BTreeSet<String> = place.read("solver.parents").lines().map(str::to_owned).collect();
+    assert!(!told.is_empty() && told == calls, "{told:?} {calls:?}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether nobody is there, somebody never answers, or somebody refuses: the run is the same, and says what it lost.
+#[test]
+fn a_collector_that_is_away_or_slow_holds_up_nothing() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let refusing = Collector::start(StatusCode::SERVICE_UNAVAILABLE);
+    let taking = Collector::start(StatusCode::OK);
+    let place = Place::new();
+    let maths = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/team.toml");
+    let many = "evaluation_tasks = 60_000";
+    let team = fs::read_to_string(maths).unwrap();
+    assert!(team.contains(many));
+    place.write("team.toml", &team.replace(many, "evaluation_tasks = 100"));
+    let learn = |out: &str, more: &str| {
+        let began = Instant::now();
+        let said = place.relevo(&format!("learn team.toml --episodes 300 --out {out} {more}"));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        (began.elapsed(), said.stderr)
+    };
+    let (unseen, _) = learn("unseen", "");
+    let silent_url = format!("http://{}", silent.local_addr().unwrap());
+    let collectors = [
+        ("gone", format!("http://{gone}"), true),
+        ("silent", silent_url, true),
+        ("refusing", refusing.url(), true),
+        ("taking", taking.url(), false),
+    ];
+    for (out, url, is_lossy) in collectors {
+        let (took, stderr) = learn(out, &format!("--otlp={url}"));
+        // It is waited for at the end, for 2 s; the rest is room for a machine that has other work.
+        assert!(took < unseen + Duration::from_secs(8), "{out}: {took:?}, and {unseen:?} unseen");
+        assert_eq!(stderr.contains("spans were not sent"), is_lossy, "{out}: {stderr}");
+        for file in ["ledger.cbor", "policy.json", "report.json"] {
+            let [ours, theirs] = [out, "unseen"].map(|run| fs::read(place.path(run).join(file)).unwrap());
+            assert!(ours == theirs, "{out}: {file} is the same");
+        }
+    }
+    let ended = |span: &&Span| attributes(&span.attributes).contains_key("relevo.decision.stop_reason");
+    let spans = taking.spans();
+    assert!(spans.iter().filter(ended).count() >= 300, "{}", spans.len());
+    drop(silent);
+}
+
+fn scrape(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Looked at while a model is thinking, and called off then.
+#[test]
+fn figures_are_served_while_a_run_goes_on_and_spans_are_sent_when_it_is_called_off() {
+    let (hangs, hung) = mpsc::channel();
+    let server = ModelServer::start(move |asked| match asked.number {
+        5 => {
+            hangs.send(()).unwrap();
+            Reply::Hang
+        }
+        _ => plan(asked),
+    });
+    let (place, server, collector) = (desk(), server.unwrap(), Collector::start(StatusCode::OK));
+    let otlp = format!("--otlp={}", collector.url());
+    let mut learn =
+        command(&place, &server, &format!("learn team.toml --out run --no-preflight --metrics 0 {otlp}"));
+    let mut child = learn.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let address =
+        line.trim().strip_prefix("figures are at http://").unwrap().strip_suffix("/metrics").unwrap();
+    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    hung.recv_timeout(Duration::from_secs(60)).unwrap();
+
+    let text = scrape(address).unwrap();
+    assert_holds(
+        &text,
+        &[
+            "HTTP/1.1 200 OK",
+            "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8",
+            "relevo_tasks_open 1\n",
+            "relevo_calls_total{agent=\"solver\",ended=\"done\"} ",
+            "relevo_call_failures_total{agent=\"checker\",kind=\"crash\"} ",
+            "relevo_money_total{agent=\"planner\"} ",
+            "relevo_call_duration_seconds_bucket{le=\"+Inf\",agent=\"solver\"} ",
+            "relevo_model_requests_total{model=\"planning\",for=\"call\",ended=\"done\"} ",
+            "relevo_decisions_total{participant=\"coordinator\",explored=\"false\"} ",
+            "# EOF\n",
+        ],
+    );
+    assert!(!text.contains("taint"), "{text}");
+    let closed: usize = place.stops("run").values().sum();
+    assert!(text.contains(&format!("relevo_tasks_begun_total {}\n", closed + 1)), "{text}");
+    let taken = place.error(&format!("learn team.toml --out other --metrics {address}"));
+    assert!(taken.contains("--metrics") && taken.contains("in use"), "{taken}");
+    assert!(!place.path("other").exists());
+
+    while child.try_wait().unwrap().is_none() {
+        signal(&child, "INT");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(!rest.contains("spans"), "{rest}");
+    scrape(address).unwrap_err();
+    let spans = collector.spans();
+    let tasks = spans.iter().filter(|span| span.name == "invoke_workflow desk");
+    let is_open = |span: &&Span| !attributes(&span.attributes).contains_key("relevo.decision.stop_reason");
+    assert_eq!(tasks.filter(is_open).count(), 1, "the task that was called off");
+    assert!(spans.iter().any(|span| span.name == "session desk"));
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused() {
+    let place = desk();
+    let learn = |otlp: &str, name: &str, value: &str| {
+        let mut command = place.command(&format!("learn team.toml --out run {otlp}"));
+        let said = Said::new(command.env(name, value).output().unwrap());
+        assert!(said.code != Some(0) && !place.path("run").exists(), "{}", said.stderr);
+        said.stderr
+    };
+    for (otlp, name, value, says) in [
+        ("--otlp", "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "is \"grpc\""),
+        ("--otlp", "OTEL_EXPORTER_OTLP_HEADERS", "dGFpbnQ", "not of the form name=value"),
+        ("--otlp", "OTEL_RESOURCE_ATTRIBUTES", "dGFpbnQ", "not of the form name=value"),
+        ("--otlp=ftp://there", "OTEL_SERVICE_NAME", "desk", "--otlp"),
+        ("--metrics nine", "OTEL_SERVICE_NAME", "desk", "it is a port such as 9464"),
+    ] {
+        let said = learn(otlp, name, value);
+        assert!(said.contains(says) && !said.contains("dGFpbnQ"), "{said}");
+    }
+}
