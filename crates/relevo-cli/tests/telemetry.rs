@@ -1,94 +1,27 @@
 //! Runs that are looked at, by a collector and by a scrape: what they are told, what they are never told, and that neither
 //! holds up a run.
 
+mod collector;
 mod place;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::{BufRead, BufReader, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Command, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    body::Bytes,
-    http::{HeaderMap, StatusCode},
-    routing::post,
-};
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse},
-    common::v1::{AnyValue, KeyValue, any_value::Value},
-    trace::v1::{Span, status::StatusCode as SpanStatus},
-};
+use axum::http::StatusCode;
+use collector::{Collector, attributes};
+use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode as SpanStatus};
 use place::{Place, Said, assert_holds, signal};
-use prost::Message;
 use relevo_core::Rng;
 use relevo_lab::model_server::{Asked, ModelServer, Reply};
 use serde_json::{Value as Json, json};
-
-/// A collector of its own, at a free port.
-struct Collector {
-    address: SocketAddr,
-    got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
-}
-
-impl Collector {
-    /// One that answers each request with this status.
-    fn start(status: StatusCode) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let got: Arc<Mutex<Vec<(HeaderMap, Bytes)>>> = Arc::default();
-        let kept = got.clone();
-        thread::spawn(move || {
-            let take = async move |headers: HeaderMap, body: Bytes| {
-                kept.lock().unwrap().push((headers, body));
-                (status, ExportTraceServiceResponse::default().encode_to_vec())
-            };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, Router::new().route("/v1/traces", post(take))).await.unwrap();
-            });
-        });
-        Collector { address, got }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn requests(&self) -> Vec<ExportTraceServiceRequest> {
-        let decoded = |(_, body): &(HeaderMap, Bytes)| ExportTraceServiceRequest::decode(&body[..]).unwrap();
-        self.got.lock().unwrap().iter().map(decoded).collect()
-    }
-
-    /// Every span it was sent.
-    fn spans(&self) -> Vec<Span> {
-        let of_resource = self.requests().into_iter().flat_map(|request| request.resource_spans);
-        of_resource.flat_map(|of| of.scope_spans).flat_map(|of| of.spans).collect()
-    }
-}
-
-/// Attributes as JSON.
-fn attributes(of: &[KeyValue]) -> BTreeMap<&str, Json> {
-    fn plain(value: &AnyValue) -> Json {
-        match value.value.as_ref().unwrap() {
-            Value::StringValue(text) => json!(text),
-            Value::BoolValue(is) => json!(is),
-            Value::IntValue(n) => json!(n),
-            Value::DoubleValue(x) => json!(x),
-            Value::ArrayValue(all) => all.values.iter().map(plain).collect(),
-            other => panic!("{other:?}"),
-        }
-    }
-    of.iter().map(|pair| (pair.key.as_str(), plain(pair.value.as_ref().unwrap()))).collect()
-}
 
 const KEY: &str = "sk-taint-77aa";
 const PASS: &str = "Basic dGFpbnQ=";
@@ -283,6 +216,64 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+#[test]
+fn every_arm_of_an_evaluation_is_a_session_within_it() {
+    let (place, server, collector) =
+        (desk(), ModelServer::start(plan).unwrap(), Collector::start(StatusCode::OK));
+    let otlp = format!("--otlp={}", collector.url());
+    let arms = "evaluate team.toml --out arms --arms fixed,cold --seeds 1 --epochs 1 --metrics 0";
+    let said = Said::new(command(&place, &server, &format!("{arms} {otlp}")).output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let spans = collector.spans();
+    let sessions: Vec<(&Span, BTreeMap<&str, Json>)> = spans
+        .iter()
+        .filter(|span| span.name == "session desk")
+        .map(|span| (span, attributes(&span.attributes)))
+        .collect();
+    let (whole, of_whole) = sessions.iter().find(|(span, _)| span.parent_span_id.is_empty()).unwrap();
+    assert_eq!(of_whole["relevo.run"], "arms");
+    let mut told = vec![];
+    for (session, of) in &sessions {
+        let Some(arm) = of.get("relevo.arm") else { continue };
+        assert_eq!((&session.parent_span_id, &session.trace_id), (&whole.span_id, &whole.trace_id));
+        let tasks = spans.iter().filter(|span| span.parent_span_id == session.span_id);
+        let of_arm = tasks.filter(|task| attributes(&task.attributes).get("relevo.arm") == Some(arm)).count();
+        told.push((of["relevo.run"].as_str().unwrap().to_owned(), of_arm));
+    }
+    told.sort();
+    // One task is measured with each, and one is learned from.
+    assert_eq!(told, [("arms/cold-1".to_owned(), 2), ("arms/fixed-1".to_owned(), 1)]);
+}
+
+/// A trace that others began is gone on with, unless they do not look at it.
+#[test]
+fn whoever_started_it_says_of_what_a_command_is_a_part() {
+    let (place, server) = (desk(), ModelServer::start(plan).unwrap());
+    let said = Said::new(command(&place, &server, "learn team.toml --out run").output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+    let (whole, unseen, broken) = (format!("{parent}-01"), format!("{parent}-00"), format!("{parent}-0"));
+    for (parent, is_told, is_followed, says) in [
+        (whole.as_str(), true, true, ""),
+        (unseen.as_str(), false, false, "not sampled"),
+        (broken.as_str(), true, false, "a trace of its own"),
+        ("", true, false, ""),
+    ] {
+        let collector = Collector::start(StatusCode::OK);
+        let otlp = format!("--otlp={}", collector.url());
+        let run = format!("run team.toml --policy run --input in {otlp}");
+        let said = Said::new(command(&place, &server, &run).env("TRACEPARENT", parent).output().unwrap());
+        assert!(said.stdout.contains("planner") && said.stderr.contains(says), "{}", said.stderr);
+        let spans = collector.spans();
+        assert_eq!(
+            spans.iter().filter(|span| span.name == "invoke_workflow desk").count(),
+            usize::from(is_told)
+        );
+        let is_part = |span: &Span| hex(&span.trace_id) == "0af7651916cd43dd8448eb211c80319c";
+        assert!(spans.iter().all(|span| is_part(span) == is_followed), "{parent}");
+    }
+}
+
 /// Whether nobody is there, somebody never answers, or somebody refuses: the run is the same, and says what it lost.
 #[test]
 fn a_collector_that_is_away_or_slow_holds_up_nothing() {
@@ -334,12 +325,12 @@ fn scrape(address: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Looked at while a model is thinking, and called off then.
+/// Looked at while a model is thinking, called off then, and taken up.
 #[test]
 fn figures_are_served_while_a_run_goes_on_and_spans_are_sent_when_it_is_called_off() {
     let (hangs, hung) = mpsc::channel();
     let server = ModelServer::start(move |asked| match asked.number {
-        5 => {
+        5 | 7 => {
             hangs.send(()).unwrap();
             Reply::Hang
         }
@@ -349,13 +340,9 @@ fn figures_are_served_while_a_run_goes_on_and_spans_are_sent_when_it_is_called_o
     let otlp = format!("--otlp={}", collector.url());
     let mut learn =
         command(&place, &server, &format!("learn team.toml --out run --no-preflight --metrics 0 {otlp}"));
-    let mut child = learn.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    stderr.read_line(&mut line).unwrap();
-    let address =
-        line.trim().strip_prefix("figures are at http://").unwrap().strip_suffix("/metrics").unwrap();
-    assert!(address.starts_with("127.0.0.1:"), "{line}");
+    let (mut child, mut stderr, address) = serving(&mut learn);
+    let address = address.as_str();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
     hung.recv_timeout(Duration::from_secs(60)).unwrap();
 
     let text = scrape(address).unwrap();
@@ -381,13 +368,7 @@ fn figures_are_served_while_a_run_goes_on_and_spans_are_sent_when_it_is_called_o
     assert!(taken.contains("--metrics") && taken.contains("in use"), "{taken}");
     assert!(!place.path("other").exists());
 
-    while child.try_wait().unwrap().is_none() {
-        signal(&child, "INT");
-        thread::sleep(Duration::from_millis(20));
-    }
-    let mut rest = String::new();
-    stderr.read_to_string(&mut rest).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    let rest = call_off(&mut child, &mut stderr);
     assert!(!rest.contains("spans"), "{rest}");
     scrape(address).unwrap_err();
     let spans = collector.spans();
@@ -395,6 +376,46 @@ fn figures_are_served_while_a_run_goes_on_and_spans_are_sent_when_it_is_called_o
     let is_open = |span: &&Span| !attributes(&span.attributes).contains_key("relevo.decision.stop_reason");
     assert_eq!(tasks.filter(is_open).count(), 1, "the task that was called off");
     assert!(spans.iter().any(|span| span.name == "session desk"));
+
+    // Figures are those of the whole run, whichever process did what; the other figures are of this one.
+    let again = "learn team.toml --out run --no-preflight --resume --metrics 0";
+    let (mut child, mut stderr, address) = serving(&mut command(&place, &server, again));
+    hung.recv_timeout(Duration::from_secs(60)).unwrap();
+    let text = scrape(&address).unwrap();
+    let closed: usize = place.stops("run").values().sum();
+    assert_holds(
+        &text,
+        &[
+            &format!("relevo_tasks_begun_total {}\n", closed + 1),
+            &format!("relevo_calls_total{{agent=\"solver\",ended=\"done\"}} {closed}\n"),
+            "relevo_model_requests_total{model=\"planning\",for=\"call\",ended=\"done\"} 1\n",
+        ],
+    );
+    call_off(&mut child, &mut stderr);
+}
+
+/// A command that serves figures, what it goes on to say, and where it serves them.
+fn serving(command: &mut Command) -> (Child, BufReader<ChildStderr>, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    let address =
+        line.trim().strip_prefix("figures are at http://").unwrap().strip_suffix("/metrics").unwrap();
+    (child, stderr, address.to_owned())
+}
+
+/// End a run at once, and return what it said.
+fn call_off(child: &mut Child, stderr: &mut BufReader<ChildStderr>) -> String {
+    // The first is to end it in order, and one that comes too soon after it is none of its own.
+    while child.try_wait().unwrap().is_none() {
+        signal(child, "INT");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    rest
 }
 
 #[test]
