@@ -30,7 +30,9 @@ use crate::{
 /// Where spans are sent.
 #[derive(Args)]
 pub(crate) struct OtlpOption {
-    /// Send spans of what is done to a collector: this one, or where OTEL_EXPORTER_OTLP_ENDPOINT says
+    /// Send spans to a collector: this one, or where OTEL_EXPORTER_OTLP_ENDPOINT says
+    ///
+    /// By default it is http://localhost:4318. Spans go as http/protobuf, and never hold content.
     #[arg(long, value_name = "URL", num_args = 0..=1, require_equals = true)]
     otlp: Option<Option<String>>,
 }
@@ -38,8 +40,10 @@ pub(crate) struct OtlpOption {
 /// Where figures are served.
 #[derive(Args)]
 pub(crate) struct MetricsOption {
-    /// Serve figures for Prometheus at /metrics of this port, of the loopback unless an address is given
-    #[arg(long, value_name = "[ADDR:]PORT", value_parser = address)]
+    /// Serve figures for Prometheus at /metrics of this port while it runs
+    ///
+    /// It is a port of the loopback: ADDR:PORT listens at another address.
+    #[arg(long, value_name = "PORT", value_parser = address)]
     metrics: Option<SocketAddr>,
 }
 
