@@ -16,6 +16,7 @@ pub mod playthrough;
 pub mod plot;
 pub mod results;
 pub mod sample;
+pub mod tool_server;
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -39,6 +39,8 @@ pub struct Asked {
     pub model: String,
     /// Who said what.
     pub messages: Vec<(String, String)>,
+    /// The names of the tools that it may call.
+    pub tools: Vec<String>,
     /// The schema of the answer.
     pub schema: Option<Value>,
     /// Whether it is to come in pieces.
@@ -56,6 +58,8 @@ pub struct Asked {
 pub enum Reply {
     /// Answers with this.
     Say(String),
+    /// Calls these tools with these arguments.
+    Call(Vec<(String, Value)>),
     /// Answers with this so far, having reached the most tokens.
     CutOff(String),
     /// Withholds the answer.
@@ -215,11 +219,13 @@ async fn complete(
     let _under_way = UnderWay::of(&state);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let messages = request["messages"].as_array().into_iter().flatten();
+    let tools = request["tools"].as_array().into_iter().flatten();
     let schema = &request["response_format"]["json_schema"]["schema"];
     let asked = Asked {
         number: state.requests.fetch_add(1, Ordering::SeqCst),
         model: text(&request["model"]),
         messages: messages.map(|m| (text(&m["role"]), text(&m["content"]))).collect(),
+        tools: tools.map(|tool| text(&tool["function"]["name"])).collect(),
         schema: Some(schema.clone()).filter(Value::is_object),
         stream: request["stream"] == true,
         temperature: request["temperature"].as_f64(),
@@ -239,6 +245,7 @@ async fn complete(
     }
     match reply {
         Reply::Say(text) => answer(&asked, &text, "stop"),
+        Reply::Call(calls) => answer_with(&asked, "", &tool_calls(&asked, &calls), "tool_calls"),
         Reply::CutOff(text) => answer(&asked, &text, "length"),
         Reply::Withhold => answer(&asked, "", "content_filter"),
         Reply::Refuse { status, body, retry_after } => {
@@ -252,9 +259,9 @@ async fn complete(
         Reply::Raw(body) => json_body(Body::from(body)),
         Reply::BreakOff(text) => {
             let whole = if asked.stream {
-                pieces(&asked, &text, "stop").concat()
+                pieces(&asked, &text, &Value::Null, "stop").concat()
             } else {
-                completion(&asked, &text, "stop").to_string()
+                completion(&asked, &text, &Value::Null, "stop").to_string()
             };
             let half = Bytes::from(whole.as_bytes()[..whole.len() / 2].to_vec());
             // The pause lets the half arrive before the connection breaks.
@@ -274,10 +281,23 @@ async fn complete(
 }
 
 fn answer(asked: &Asked, text: &str, finish: &str) -> Response<Body> {
+    answer_with(asked, text, &Value::Null, finish)
+}
+
+/// Calls of tools, as chat completions word them.
+fn tool_calls(asked: &Asked, calls: &[(String, Value)]) -> Value {
+    let call = |(i, (name, arguments)): (usize, &(String, Value))| {
+        let function = json!({"name": name, "arguments": arguments.to_string()});
+        json!({"index": i, "id": format!("call-{}-{i}", asked.number), "type": "function", "function": function})
+    };
+    calls.iter().enumerate().map(call).collect()
+}
+
+fn answer_with(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Response<Body> {
     if !asked.stream {
-        return json_body(Body::from(completion(asked, text, finish).to_string()));
+        return json_body(Body::from(completion(asked, text, calls, finish).to_string()));
     }
-    let pieces: Vec<_> = pieces(asked, text, finish).into_iter().map(Ok::<_, Infallible>).collect();
+    let pieces: Vec<_> = pieces(asked, text, calls, finish).into_iter().map(Ok::<_, Infallible>).collect();
     let mut response = Response::new(Body::from_stream(futures_util::stream::iter(pieces)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
@@ -296,18 +316,22 @@ fn usage(asked: &Asked, text: &str) -> Value {
     json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
 }
 
-fn completion(asked: &Asked, text: &str, finish: &str) -> Value {
+fn completion(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Value {
+    let mut message = json!({"role": "assistant", "content": text});
+    if !calls.is_null() {
+        message["tool_calls"] = calls.clone();
+    }
     json!({
         "id": format!("made-up-{}", asked.number),
         "object": "chat.completion",
         "model": asked.model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": usage(asked, text),
     })
 }
 
 /// The events of an answer that comes word by word.
-fn pieces(asked: &Asked, text: &str, finish: &str) -> Vec<String> {
+fn pieces(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Vec<String> {
     let chunk = |choices: Value, usage: Value| {
         let chunk = json!({"object": "chat.completion.chunk", "model": asked.model, "choices": choices, "usage": usage});
         format!("data: {chunk}\n\n")
@@ -316,6 +340,10 @@ fn pieces(asked: &Asked, text: &str, finish: &str) -> Vec<String> {
         chunk(json!([{"index": 0, "delta": {"content": word}, "finish_reason": null}]), Value::Null)
     };
     let mut events: Vec<String> = text.split_inclusive(' ').map(word).collect();
+    for call in calls.as_array().into_iter().flatten() {
+        let delta = json!({"tool_calls": [call]});
+        events.push(chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), Value::Null));
+    }
     events.push(chunk(json!([{"index": 0, "delta": {}, "finish_reason": finish}]), Value::Null));
     events.push(chunk(json!([]), usage(asked, text)));
     events.push("data: [DONE]\n\n".to_owned());

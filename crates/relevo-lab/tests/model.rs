@@ -47,6 +47,7 @@ fn model(server: &ModelServer, lines: &str) -> NamedModel {
 fn request(text: &str) -> ChatRequest {
     ChatRequest {
         messages: vec![Message::new(Speaker::System, "be brief"), Message::new(Speaker::User, text)],
+        tools: vec![],
         schema: None,
         temperature: Some(0.5),
         max_tokens: Some(50),
@@ -65,7 +66,14 @@ async fn a_model_is_asked_and_answers() {
     let NamedModel { model, .. } = model(&server, "");
     let reply = model.chat(&request("how many?"), None).await.unwrap();
     let usage = TokenUsage { input: 5, output: 4 };
-    let whole = ChatReply { text: "seven of nine".into(), usage, finish: Finish::Stopped, retries: 0 };
+    let whole = ChatReply {
+        text: "seven of nine".into(),
+        calls: vec![],
+        kept: json!(null),
+        usage,
+        finish: Finish::Stopped,
+        retries: 0,
+    };
     assert_eq!(reply, whole);
 
     let heard = Mutex::new(vec![]);
@@ -281,6 +289,7 @@ async fn perform(server: &ModelServer, role: Option<Role>, payload: &str) -> Out
         max_tokens: Some(9),
         role,
         instructions: "Be kind.".into(),
+        tools: None,
         timeout: Duration::from_secs(5),
         output_bytes_max: 1000,
         listener: Arc::default(),

@@ -1,7 +1,7 @@
 //! relevo does the work: it brings tasks before a team of agents and lets them learn who should act next.
 //!
 //! In reading order: the [`team`] file says who there is; [`tasks`] say what is to be done; an [`interface`] says what each
-//! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act, some by a language [`model`]; in [`learn`] participants of `relevo-core` decide
+//! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act, some by a language [`model`] or a [`tool`]; in [`learn`] participants of `relevo-core` decide
 //! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
 //! the cells of a plan; [`guard`]s hold whatever is learned, an [`approval`] is a person's, and a run can be told to [`stop`];
 //! a [`judge`] says how good what came out is, and [`reward`] what that earns; [`evaluate`] measures and [`report`] tells,
@@ -33,4 +33,5 @@ pub mod stop;
 pub mod tasks;
 pub mod team;
 pub mod telemetry;
+pub mod tool;
 pub mod trace;

@@ -11,7 +11,10 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::time::timeout;
 
-use crate::agent::process::{ProcessAgent, limit_file_size, spawn};
+use crate::agent::{
+    Failure,
+    process::{ProcessAgent, limit_file_size, spawn},
+};
 
 /// A program that reads content on its standard input and writes what may be kept of it to its standard output.
 #[derive(Clone, Debug)]
@@ -43,10 +46,11 @@ impl Redactor {
     }
 
     async fn run(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut command = self.program.command().map_err(|failure| io::Error::other(failure.to_string()))?;
+        let refused = |failure: Failure| io::Error::other(failure.to_string());
+        let mut command = self.program.command().map_err(refused)?;
         command.current_dir(&self.program.directory).kill_on_drop(true);
         command.stdin(File::open(from)?).stdout(File::create(to)?).stderr(Stdio::null());
-        let mut child = spawn(&mut command)?;
+        let mut child = spawn(&mut command).map_err(refused)?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id as i32)));
         if let Some(pid) = group.0 {
             limit_file_size(pid, BYTES_MAX + 1);

@@ -4,11 +4,12 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use relevo::{
     agent::{Failure, process::ProcessAgent},
     model::{Models, NamedModel, environment::Environment, probe},
@@ -16,14 +17,15 @@ use relevo::{
     stage::Stage,
     tasks::FileTasks,
     team::{JudgeSpec, TasksSpec, TeamSpec},
+    tool::{ToolServer, ToolServers},
 };
 
 use super::{Fault, plain, print};
 use crate::world;
 
-/// Find out whether all that a team needs is there: programs, keys, models, tasks, and a place for its runs
+/// Find out whether all that a team needs is there: programs, keys, models, tools, tasks, and a place for its runs
 ///
-/// Every model of the file is asked for one word.
+/// Every model of the file is asked for one word, and every tool server for its tools.
 #[derive(Args)]
 pub(crate) struct DoctorArguments {
     /// The team file
@@ -58,7 +60,7 @@ pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Fault> {
             let directory = world::directory(path)?;
             checks.extend(commands(&team, &directory));
             checks.extend(tasks(&team, &directory));
-            checks.extend(models(&team, &directory)?);
+            checks.extend(services(&team, &directory)?);
         }
     }
     checks.push(Check::new("folder of runs", writable(&arguments.out)));
@@ -96,9 +98,9 @@ fn tasks(team: &TeamSpec, directory: &Path) -> Option<Check> {
     Some(Check::new("simulated world", world.map(|_| "there".to_owned())))
 }
 
-/// Whether models have their keys, and answer.
-fn models(team: &TeamSpec, directory: &Path) -> Result<Vec<Check>, Fault> {
-    if team.models.is_empty() {
+/// Whether models and tool servers have their keys, and answer.
+fn services(team: &TeamSpec, directory: &Path) -> Result<Vec<Check>, Fault> {
+    if team.models.is_empty() && team.tools.is_empty() {
         return Ok(vec![]);
     }
     let environment = match Environment::of(directory) {
@@ -106,12 +108,33 @@ fn models(team: &TeamSpec, directory: &Path) -> Result<Vec<Check>, Fault> {
         Err(e) => return Ok(vec![Check::new("environment", Err(e))]),
     };
     let models = Models::new(&team.models, &environment, u64::from(std::process::id()))?;
-    let all: Vec<&NamedModel> = models.iter().collect();
-    let answers = world::runtime()?.block_on(ask(&all));
-    let check = |(model, answer): (&NamedModel, Result<String, Failure>)| {
+    let tools = ToolServers::new(&team.tools, directory, &environment)?;
+    let models: Vec<&NamedModel> = models.iter().collect();
+    let tools: Vec<&Arc<ToolServer>> = tools.iter().collect();
+    let (answers, listed) = world::runtime()?.block_on(join(ask(&models), list(team, &tools)));
+    let model = |(model, answer): (&NamedModel, Result<String, Failure>)| {
         Check::new(format!("model {}", model.name), answer)
     };
-    Ok(all.into_iter().zip(answers).map(check).collect())
+    let server = |(server, answer): (&Arc<ToolServer>, Result<String, String>)| {
+        Check::new(format!("tools {}", server.name()), answer)
+    };
+    let tools = tools.into_iter().zip(listed).map(server);
+    Ok(models.into_iter().zip(answers).map(model).chain(tools).collect())
+}
+
+/// Ask tool servers for their tools, among which are to be those that the team names.
+async fn list(team: &TeamSpec, servers: &[&Arc<ToolServer>]) -> Vec<Result<String, String>> {
+    let one = async |server: &&Arc<ToolServer>| {
+        let began = Instant::now();
+        match server.check(&team.tools_named(server.name())).await {
+            Ok(tools) => Ok(format!("{tools}; {} ms", began.elapsed().as_millis())),
+            Err(failure) => Err(match server.last_words().trim() {
+                "" => failure.to_string(),
+                words => format!("{failure}; its last words: {words}"),
+            }),
+        }
+    };
+    join_all(servers.iter().map(one)).await
 }
 
 /// Ask models whether they are there.
@@ -125,7 +148,7 @@ async fn ask(models: &[&NamedModel]) -> Vec<Result<String, Failure>> {
     join_all(models.iter().map(one)).await
 }
 
-/// Before calls are paid for: whether the models answer by which agents of a team act, and those that judge.
+/// Before calls are paid for: whether the models and tools answer by which agents of a team act, and the models that judge.
 pub(crate) async fn preflight(stage: &Stage) -> Result<(), Fault> {
     let team = stage.team();
     let acting = team.agents.iter().filter(|agent| agent.acts_by_model());
@@ -135,12 +158,18 @@ pub(crate) async fn preflight(stage: &Stage) -> Result<(), Fault> {
         names.extend(section.models.iter().chain(auditor).map(String::as_str));
     }
     let models: Vec<&NamedModel> = names.iter().filter_map(|name| stage.models().get(name)).collect();
-    let answers = ask(&models).await;
-    let failed = models.iter().zip(answers).filter_map(|(model, answer)| {
+    let needed = team.servers_needed();
+    let tools: Vec<&Arc<ToolServer>> = needed.iter().filter_map(|name| stage.tools().get(name)).collect();
+    let (answers, listed) = join(ask(&models), list(team, &tools)).await;
+    let models = models.iter().zip(answers).filter_map(|(model, answer)| {
         let failure = answer.err()?;
         Some(format!("model {:?}: {failure}", model.name))
     });
-    let failed: Vec<String> = failed.collect();
+    let tools = tools.iter().zip(listed).filter_map(|(server, answer)| {
+        let failure = answer.err()?;
+        Some(format!("tools {:?}: {}", server.name(), plain(&failure)))
+    });
+    let failed: Vec<String> = models.chain(tools).collect();
     match failed.is_empty() {
         true => Ok(()),
         false => Err(format!(

@@ -17,10 +17,11 @@ use relevo_lab::{
     experiment::{ALL, Experiment, Settings},
     playthrough, plot,
     results::{Origin, Results, page},
+    tool_server::Tools,
 };
 
 use super::{Fault, print};
-use crate::world::write_file;
+use crate::world::{self, write_file};
 
 /// Run experiments with known answers
 #[derive(Subcommand)]
@@ -30,6 +31,7 @@ pub(crate) enum LabCommand {
     Run(RunArguments),
     Report(ReportArguments),
     Play(PlayArguments),
+    ToolServer(ToolServerArguments),
 }
 
 /// Run an experiment, and write its report, plots and raw results
@@ -70,6 +72,17 @@ pub(crate) struct ReportArguments {
     out: Option<PathBuf>,
 }
 
+/// Serve made-up tools by MCP over standard input and output: search, echo, environment, fail, slow, crash and garbage
+#[derive(Args)]
+pub(crate) struct ToolServerArguments {
+    /// What `search` finds: JSON lines {"source": "..", "text": ".."}
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// A file to which a line is added for every call: the process, the tool, its arguments
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+}
+
 /// Show one episode of an environment, step by step, choices made at random
 #[derive(Args)]
 pub(crate) struct PlayArguments {
@@ -102,6 +115,7 @@ pub(crate) fn lab(command: &LabCommand) -> Result<ExitCode, Fault> {
         LabCommand::Run(arguments) => run(arguments),
         LabCommand::Report(arguments) => report(arguments),
         LabCommand::Play(arguments) => play(arguments),
+        LabCommand::ToolServer(arguments) => tool_server(arguments),
     }
 }
 
@@ -315,6 +329,19 @@ fn report(arguments: &ReportArguments) -> Result<ExitCode, Fault> {
     write_file(&out, page(&gathered)?)?;
     say!("{} experiments in {}", gathered.len(), out.display());
     Ok(if damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tool_server(arguments: &ToolServerArguments) -> Result<ExitCode, Fault> {
+    let tools = match &arguments.texts {
+        None => Tools::default(),
+        Some(path) => {
+            let fail = |e: String| format!("{}: {e}", path.display());
+            let lines = std::fs::read_to_string(path).map_err(|e| fail(format!("it cannot be read: {e}")))?;
+            Tools::read(&lines).map_err(fail)?
+        }
+    };
+    world::runtime()?.block_on(tools.logged(arguments.log.clone()).serve_pipes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn play(arguments: &PlayArguments) -> Result<ExitCode, Fault> {

@@ -8,6 +8,7 @@
 pub mod model;
 pub mod process;
 pub(crate) mod reply;
+pub mod tool;
 
 use std::{borrow::Cow, fmt};
 

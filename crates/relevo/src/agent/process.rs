@@ -300,17 +300,7 @@ struct Running {
 
 impl Running {
     fn start(mut command: Command, scratch: TempDir, output_bytes_max: u64) -> Result<Self, Failure> {
-        let child = spawn(command.current_dir(scratch.path())).map_err(|e| {
-            let hint = match e.kind() {
-                io::ErrorKind::NotFound => {
-                    "; is the file there, and the interpreter that its first line names?"
-                }
-                io::ErrorKind::PermissionDenied => "; is the file executable (chmod +x)?",
-                _ => "",
-            };
-            let program = Path::new(command.as_std().get_program());
-            Failure::NotStarted(format!("`{}`: {e}{hint}", program.display()))
-        })?;
+        let child = spawn(command.current_dir(scratch.path()))?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         if let Some(pid) = group {
             limit_file_size(pid, output_bytes_max.saturating_add(1));
@@ -409,15 +399,23 @@ impl Drop for Running {
 
 /// Another thread that starts a program at this moment may hold a freshly written script open for writing, in its child,
 /// until that child's exec; the system then says "text file busy" for an instant.
-pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn spawn(command: &mut Command) -> Result<Child, Failure> {
     let mut tries_left = 10;
-    loop {
+    let error = loop {
         match command.spawn() {
+            Ok(child) => return Ok(child),
             Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy && tries_left > 0 => tries_left -= 1,
-            spawned => return spawned,
+            Err(e) => break e,
         }
         thread::sleep(Duration::from_millis(3));
-    }
+    };
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "; is the file there, and the interpreter that its first line names?",
+        io::ErrorKind::PermissionDenied => "; is the file executable (chmod +x)?",
+        _ => "",
+    };
+    let program = Path::new(command.as_std().get_program());
+    Err(Failure::NotStarted(format!("`{}`: {error}{hint}", program.display())))
 }
 
 /// Files that a call keeps open: three pipes, its process, and one for a moment.

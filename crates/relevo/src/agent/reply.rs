@@ -71,6 +71,11 @@ impl Kind {
     }
 }
 
+/// How a service failed that answered with this status, and gave `reason`.
+pub(crate) fn failure_of_status(status: u16, reason: String, retry_after_ms: Option<u64>) -> Failure {
+    Kind::of_status(status).failure(reason, retry_after_ms)
+}
+
 /// The line with everything in its limits.
 pub(super) struct Reply {
     pub(super) failure: Option<Failure>,

@@ -185,6 +185,9 @@ impl Variant {
         if let Some(model) = team.model_of(agent) {
             serde_json::to_writer(&mut bytes, &model.definition()).expect("it holds texts and numbers");
         }
+        if let Some(tools) = team.tools_of(agent) {
+            serde_json::to_writer(&mut bytes, &tools).expect("it holds texts and numbers");
+        }
         Variant {
             skill: agent.skill_name(),
             model: agent.model().map(str::to_owned),

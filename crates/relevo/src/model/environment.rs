@@ -9,6 +9,9 @@ pub const FILE: &str = ".env";
 /// The longest such file, in bytes.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
+/// As much of a service's message as a failure repeats, in bytes.
+const MESSAGE_BYTES_MAX: usize = 512;
+
 /// The variables that a team may use. Showing it shows their names alone.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -65,14 +68,32 @@ impl Environment {
 
 impl Key {
     /// What it is, for whoever sends it.
-    pub(super) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 
     /// `text` without the key.
-    pub(super) fn struck_from(&self, text: &str) -> String {
+    fn struck_from(&self, text: &str) -> String {
         text.replace(&self.0, "***")
     }
+}
+
+/// What to say where the variable of a key is not set.
+pub(crate) fn missing(variable: &str) -> String {
+    format!(
+        "the variable {variable} is not set; put the key there, or into a file {FILE} beside the team file"
+    )
+}
+
+/// What a service says, as a failure may repeat it: its beginning, without control characters and without the key that it
+/// was sent.
+pub(crate) fn presentable(text: &str, key: Option<&Key>) -> String {
+    let mut said: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if let Some(key) = key {
+        said = key.struck_from(&said);
+    }
+    said.truncate(said.floor_char_boundary(MESSAGE_BYTES_MAX));
+    said
 }
 
 impl fmt::Debug for Key {

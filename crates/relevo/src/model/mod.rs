@@ -10,6 +10,7 @@
 pub mod environment;
 pub mod patience;
 pub mod provider;
+mod wire;
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -45,6 +46,8 @@ pub type Hear<'h> = &'h (dyn Fn(&str) + Send + Sync);
 pub struct ChatRequest {
     /// The messages, in order.
     pub messages: Vec<Message>,
+    /// The tools that it may call.
+    pub tools: Vec<ToolDefinition>,
     /// The form of the answer, where it is to be JSON.
     pub schema: Option<Schema>,
     /// How random the answer is; the service's default if absent.
@@ -62,8 +65,12 @@ pub struct ChatRequest {
 pub struct Message {
     /// Who speaks.
     pub speaker: Speaker,
-    /// What is said.
+    /// What is said; by a tool, what came of the call.
     pub text: String,
+    /// The calls that the model makes with it; by a tool, the one call that is answered.
+    pub calls: Vec<ToolCall>,
+    /// What else the model's service wants to be told again of it: [`ChatReply::kept`].
+    pub kept: Value,
 }
 
 /// Who speaks in a conversation with a model.
@@ -75,6 +82,30 @@ pub enum Speaker {
     User,
     /// The model.
     Assistant,
+    /// A tool that the model has called.
+    Tool,
+}
+
+/// A tool, as a model is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolDefinition {
+    /// Its name: letters, digits, `-` and `_`, at most 64.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// The JSON schema of its arguments.
+    pub schema: Value,
+}
+
+/// A call of a tool that a model asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolCall {
+    /// By which the service tells calls apart.
+    pub id: String,
+    /// The name of the tool.
+    pub name: String,
+    /// Its arguments.
+    pub arguments: Value,
 }
 
 /// The form of an answer that is JSON.
@@ -89,8 +120,13 @@ pub struct Schema {
 /// What a model answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatReply {
-    /// The answer; empty only where it did not end of itself.
+    /// The answer; empty only where it did not end of itself, or calls tools.
     pub text: String,
+    /// The tools that the model calls before it answers.
+    pub calls: Vec<ToolCall>,
+    /// Of an answer that calls tools, what the service wants to be told again with what came of them: its reasoning, its
+    /// signatures. Null if there is nothing.
+    pub kept: Value,
     /// What was used up, as far as the service says.
     pub usage: TokenUsage,
     /// Why it ended.
@@ -157,7 +193,17 @@ impl ChatReply {
 impl Message {
     /// A message of `speaker`.
     pub fn new(speaker: Speaker, text: impl Into<String>) -> Self {
-        Message { speaker, text: text.into() }
+        Message { speaker, text: text.into(), calls: vec![], kept: Value::Null }
+    }
+
+    /// A reply that calls tools, as it is repeated before what came of them.
+    pub fn calling(reply: ChatReply) -> Self {
+        Message { calls: reply.calls, kept: reply.kept, ..Message::new(Speaker::Assistant, reply.text) }
+    }
+
+    /// What came of a call.
+    pub fn of_tool(call: ToolCall, text: impl Into<String>) -> Self {
+        Message { calls: vec![call], ..Message::new(Speaker::Tool, text) }
     }
 }
 
@@ -165,6 +211,7 @@ impl Message {
 pub async fn probe(model: &dyn Model, limit: Duration) -> Result<ChatReply, Failure> {
     let request = ChatRequest {
         messages: vec![Message::new(Speaker::User, "Answer with the one word: ready")],
+        tools: vec![],
         schema: None,
         temperature: None,
         max_tokens: Some(16),
@@ -266,6 +313,7 @@ impl Ask for NamedModel {
         let messages = [(Speaker::System, &question.system), (Speaker::User, &question.user)];
         let request = ChatRequest {
             messages: messages.into_iter().map(|(speaker, text)| Message::new(speaker, text)).collect(),
+            tools: vec![],
             schema: Some(Schema { name: "relevo_judgement".to_owned(), schema: question.schema.clone() }),
             temperature,
             max_tokens,

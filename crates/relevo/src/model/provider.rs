@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use genai::{
     Client, ModelIden, ServiceTarget,
     adapter::AdapterKind,
-    chat::{ChatMessage, ChatOptions, ChatResponseFormat, ChatStreamEvent, JsonSpec, StopReason, Usage},
+    chat::{ChatOptions, ChatResponseFormat, ChatStreamEvent, JsonSpec},
     resolver::{AuthData, Endpoint},
     webc::{self, StreamTimeout},
 };
@@ -26,9 +26,10 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    ChatReply, ChatRequest, Finish, Hear, Message, Model, Speaker, TokenUsage,
-    environment::{Environment, Key},
+    ChatReply, ChatRequest, Hear, Model,
+    environment::{self, Environment, Key, presentable},
     patience::{Patience, Refusal},
+    wire::{finished, messages, usage},
 };
 use crate::{
     agent::Failure,
@@ -44,9 +45,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest answer that is taken in pieces, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-
-/// As much of a service's message as a failure repeats, in bytes.
-const MESSAGE_BYTES_MAX: usize = 200;
 
 /// Codes by which services say that an account is used up, whatever their status.
 const QUOTA_CODES: [&str; 3] = ["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"];
@@ -95,19 +93,23 @@ pub fn check_url(url: &str) -> Result<(), String> {
     }
 }
 
-/// What all models of a team share. A redirect is not followed, as a key would go with it.
-pub(super) fn client() -> Result<Client, String> {
+/// What speaks HTTP for models and tools. A redirect is not followed, as a key would go with it.
+pub(crate) fn http() -> Result<reqwest::Client, String> {
     let http = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .user_agent(concat!("relevo/", env!("CARGO_PKG_VERSION")))
         .build();
-    let http = http.map_err(|e| {
+    http.map_err(|e| {
         let cause = e.source().map_or(e.to_string(), ToString::to_string);
-        format!("no models can be asked from here: {cause}")
-    })?;
-    Client::builder().with_reqwest(http).build().map_err(|_| "no models can be asked from here".to_owned())
+        format!("no service can be asked from here: {cause}")
+    })
+}
+
+/// What all models of a team share.
+pub(super) fn client() -> Result<Client, String> {
+    Client::builder().with_reqwest(http()?).build().map_err(|_| "no models can be asked from here".to_owned())
 }
 
 impl Provider {
@@ -154,10 +156,7 @@ impl Provider {
         hear: Option<Hear<'_>>,
     ) -> Result<ChatReply, Refusal> {
         if let Access::Missing(name) = &self.access {
-            let what = format!(
-                "the variable {name} is not set; put the key there, or into a file .env beside the team file"
-            );
-            return Err(Failure::Unauthorised(what).into());
+            return Err(Failure::Unauthorised(environment::missing(name)).into());
         }
         let _place = self.gate.acquire().await.expect("the gate is never closed");
         let asking = Asking::begin(number, || Whom::Model {
@@ -191,7 +190,8 @@ impl Provider {
         let reply = reply.map_err(|e| self.refusal(&e))?;
         let usage = usage(Some(&reply.usage));
         let finish = reply.stop_reason.clone();
-        finished(reply.into_texts().concat(), usage, finish)
+        let text = reply.texts().concat();
+        finished(text, reply.into_assistant_message_for_tool_use(), usage, finish)
     }
 
     async fn in_pieces(
@@ -200,8 +200,10 @@ impl Provider {
         asking: &Asking,
         hear: &(dyn Fn(&str) + Send + Sync),
     ) -> Result<ChatReply, Refusal> {
-        let (target, options) =
-            (self.target().await?, self.options(request, asking).with_capture_usage(true));
+        let calls = !request.tools.is_empty();
+        let options = self.options(request, asking).with_capture_usage(true).with_capture_tool_calls(calls);
+        let options = options.with_capture_content(calls).with_capture_reasoning_content(calls);
+        let target = self.target().await?;
         let reply = self.client.exec_chat_stream(target, messages(request), Some(&options)).await;
         let mut stream = reply.map_err(|e| self.refusal(&e))?.stream;
         let mut text = String::new();
@@ -216,7 +218,9 @@ impl Provider {
                     }
                 }
                 ChatStreamEvent::End(end) => {
-                    return finished(text, usage(end.captured_usage.as_ref()), end.captured_stop_reason);
+                    let (usage, reason) =
+                        (usage(end.captured_usage.as_ref()), end.captured_stop_reason.clone());
+                    return finished(text, end.into_assistant_message_for_tool_use(), usage, reason);
                 }
                 _ => {}
             }
@@ -350,13 +354,11 @@ impl Provider {
         let code = codes(body).next().map_or(String::new(), |code| format!(", {code}"));
         let message =
             error["message"].as_str().or(error.as_str()).map_or(String::new(), |m| format!(": {m}"));
-        let mut said: String =
-            (code + &message).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        if let Access::Key(_, key) = &self.access {
-            said = key.struck_from(&said);
-        }
-        said.truncate(said.floor_char_boundary(MESSAGE_BYTES_MAX));
-        said
+        let key = match &self.access {
+            Access::Key(_, key) => Some(key),
+            _ => None,
+        };
+        presentable(&(code + &message), key)
     }
 }
 
@@ -377,34 +379,7 @@ impl fmt::Debug for Provider {
     }
 }
 
-fn messages(request: &ChatRequest) -> genai::chat::ChatRequest {
-    let message = |Message { speaker, text }: &Message| match speaker {
-        Speaker::System => ChatMessage::system(text.as_str()),
-        Speaker::User => ChatMessage::user(text.as_str()),
-        Speaker::Assistant => ChatMessage::assistant(text.as_str()),
-    };
-    genai::chat::ChatRequest::new(request.messages.iter().map(message).collect())
-}
-
-fn finished(text: String, usage: TokenUsage, reason: Option<StopReason>) -> Result<ChatReply, Refusal> {
-    let finish = match reason {
-        Some(StopReason::MaxTokens(_)) => Finish::CutOff,
-        Some(StopReason::ContentFilter(_)) => Finish::Withheld,
-        _ if text.is_empty() => return Err(garbage("it holds no text")),
-        _ => Finish::Stopped,
-    };
-    Ok(ChatReply { text, usage, finish, retries: 0 })
-}
-
-fn usage(reported: Option<&Usage>) -> TokenUsage {
-    let count = |n: Option<i32>| n.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-    reported.map_or(TokenUsage::default(), |usage| TokenUsage {
-        input: count(usage.prompt_tokens),
-        output: count(usage.completion_tokens),
-    })
-}
-
-fn garbage(what: &str) -> Refusal {
+pub(super) fn garbage(what: &str) -> Refusal {
     Failure::Garbage(format!("the service's answer: {what}")).into()
 }
 

@@ -2,8 +2,10 @@
 //! decides. [`crate::learn`] decides by participants that learn; [`crate::evaluate`] by a learned policy or a fixed workflow.
 //! Both act here, and only here.
 
+mod cast;
 mod scene;
 
+use cast::Cast;
 pub use scene::{After, Performance, Scene, Sight};
 
 use std::{
@@ -11,7 +13,7 @@ use std::{
     num::NonZeroU64,
     path::Path,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use relevo_core::{
@@ -24,26 +26,18 @@ use relevo_core::{
 };
 
 use crate::{
-    agent::{
-        Agent,
-        model::{Listener, ModelAgent},
-        process::{Brief, ProcessAgent},
-    },
-    coordinate::{
-        coordination::{Coordination, cell},
-        plan::Move,
-        progress::Progress,
-        stand::Decision,
-    },
+    agent::{Agent, model::Listener},
+    coordinate::{coordination::Coordination, plan::Move, progress::Progress, stand::Decision},
     guard::{Masks, TeamGuard},
     interface::View,
     judge::{self, Candidate, Judge, Verdict},
-    model::{Models, NamedModel, environment::Environment},
+    model::{Models, environment::Environment},
     observe::{Observer, Occasion, Purpose, Watched, WorkEnd},
     redact::Redactor,
     reward::Usual,
     tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, TasksSpec, TeamSpec, nearest},
+    team::{EstimatorSection, FINISH, Failures, JudgeSpec, TasksSpec, TeamSpec},
+    tool::ToolServers,
 };
 
 /// A team with everything that it takes to act: programs, models or a simulated world, and tasks.
@@ -52,6 +46,7 @@ pub struct Stage {
     deciders: Deciders,
     agents: Vec<Arc<dyn Agent>>,
     models: Models,
+    tools: ToolServers,
     listener: Arc<OnceLock<Listener>>,
     tasks: Arc<dyn TaskSource>,
     redactor: Option<Redactor>,
@@ -84,61 +79,26 @@ impl Stage {
         directory: &Path,
         simulator: Option<Arc<dyn Simulator>>,
     ) -> Result<Self, TaskError> {
-        let mut agents: Vec<Arc<dyn Agent>> = Vec::with_capacity(team.agents.len());
-        let listener: Arc<OnceLock<Listener>> = Arc::default();
         let (epoch, began) =
             (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
-        let models = match team.models.is_empty() {
-            true => Models::default(),
-            false => {
-                let environment = Environment::of(directory).map_err(TaskError)?;
-                // Processes that were turned away together are not to come back together.
-                let seed = epoch.as_nanos() as u64 ^ u64::from(std::process::id());
-                Models::new(&team.models, &environment, seed).map_err(TaskError)?
-            }
-        };
-        for agent in &team.agents {
-            agents.push(match (&agent.command, &agent.simulate, &simulator) {
-                (Some(command), ..) => {
-                    let mut program = ProcessAgent::new(command.clone(), directory);
-                    program.timeout = Duration::from_millis(agent.timeout_ms);
-                    program.output_bytes_max = agent.output_bytes_max;
-                    program.environment.extend(agent.environment.iter().cloned());
-                    program.brief = Brief {
-                        skill: agent.skill_name(),
-                        model: agent.model().map(str::to_owned),
-                        tools: agent.tools().to_vec(),
-                        instructions: agent.card.as_ref().map_or(String::new(), |c| c.instructions.clone()),
-                    };
-                    Arc::new(program)
-                }
-                (_, Some(role), Some(world)) => world.agent(role).ok_or_else(|| {
-                    let hint = match nearest(role, world.roles().iter().copied()) {
-                        Some(near) => format!("did you mean {near:?}?"),
-                        None => format!("its roles are {}", world.roles().join(", ")),
-                    };
-                    TaskError(format!(
-                        "agent {:?}: the simulated world has no role {role:?}; {hint}",
-                        agent.name
-                    ))
-                })?,
-                (None, None, _) => match agent.model().and_then(|name| models.get(name)) {
-                    Some(NamedModel { section, model, .. }) => Arc::new(ModelAgent {
-                        model: model.clone(),
-                        price: section.price,
-                        temperature: section.temperature,
-                        max_tokens: section.max_tokens,
-                        role: team.coordinator.as_ref().and_then(|_| Some(cell(agent).ok()?.role)),
-                        instructions: agent.card.as_ref().map_or(String::new(), |c| c.instructions.clone()),
-                        timeout: Duration::from_millis(agent.timeout_ms),
-                        output_bytes_max: agent.output_bytes_max,
-                        listener: listener.clone(),
-                    }),
-                    None => return Err(nothing_to_act_with(agent)),
-                },
-                (None, Some(_), None) => return Err(nothing_to_act_with(agent)),
-            });
+        let (mut models, mut tools) = (Models::default(), ToolServers::default());
+        if !(team.models.is_empty() && team.tools.is_empty()) {
+            let environment = Environment::of(directory).map_err(TaskError)?;
+            // Processes that were turned away together are not to come back together.
+            let seed = epoch.as_nanos() as u64 ^ u64::from(std::process::id());
+            models = Models::new(&team.models, &environment, seed).map_err(TaskError)?;
+            tools = ToolServers::new(&team.tools, directory, &environment).map_err(TaskError)?;
         }
+        let listener: Arc<OnceLock<Listener>> = Arc::default();
+        let cast = Cast {
+            team: &team,
+            directory,
+            world: simulator.as_deref(),
+            models: &models,
+            tools: &tools,
+            listener: &listener,
+        };
+        let agents = team.agents.iter().map(|agent| cast.actor(agent)).collect::<Result<_, _>>()?;
         // A rule is applied at once, by the tasks themselves.
         let judge = match &team.tasks {
             None | Some(TasksSpec { judge: JudgeSpec::Rule(_), .. }) => None,
@@ -164,7 +124,8 @@ impl Stage {
         };
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
-        Ok(Stage { team, deciders, agents, models, listener, tasks, redactor, clock, judge, observer: None })
+        let observer = None;
+        Ok(Stage { team, deciders, agents, models, tools, listener, tasks, redactor, clock, judge, observer })
     }
 
     /// The same stage by another clock.
@@ -242,6 +203,11 @@ impl Stage {
     /// Its models.
     pub fn models(&self) -> &Models {
         &self.models
+    }
+
+    /// Its tool servers.
+    pub fn tools(&self) -> &ToolServers {
+        &self.tools
     }
 
     /// Its tasks.
@@ -422,8 +388,4 @@ impl Stage {
         };
         Ok(Scene::new(self, task, artifact, progress, usual))
     }
-}
-
-fn nothing_to_act_with(agent: &AgentSpec) -> TaskError {
-    TaskError(format!("agent {:?} has nothing to act with", agent.name))
 }

@@ -98,6 +98,7 @@ impl TeamSpec {
         self.check_guards()?;
         self.check_trace()?;
         self.check_models()?;
+        self.check_tools()?;
         let RunSpec { episodes, evaluation_tasks, max_handoffs } = self.run;
         let counts = [
             ("episodes", episodes),
@@ -328,7 +329,7 @@ pub(super) fn unknown<'a>(
 }
 
 /// As much of a word as a message has room for.
-pub(super) fn shown(word: &str) -> &str {
+pub(crate) fn shown(word: &str) -> &str {
     &word[..word.floor_char_boundary(80)]
 }
 

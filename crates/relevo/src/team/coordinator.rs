@@ -210,7 +210,8 @@ impl TeamSpec {
             }
         }
         folder.map_or(Ok(()), |folder| self.read_cards(folder, &places))?;
-        self.check_actors(&models, folder.is_some())
+        self.check_actors(&models, folder.is_some())?;
+        self.check_tools_of_models(models.iter().map(|(entry, _)| entry.as_str()))
     }
 
     /// Read the skill cards of all agents; `places` are those in the file that name them.

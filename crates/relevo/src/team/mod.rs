@@ -11,9 +11,11 @@ mod judges;
 mod learner;
 mod models;
 mod reward;
+mod tools;
 mod trace;
 
 pub use check::nearest;
+pub(crate) use check::shown;
 pub use coordinator::{CoordinatorSection, Failures, PlanName, Variants};
 pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
 pub use judges::{AuditSection, JudgeSpec, RelativeSection};
@@ -23,6 +25,7 @@ pub use learner::{
 };
 pub use models::ModelSection;
 pub use reward::{RewardScale, RewardSpec};
+pub use tools::{TURNS_MAX, ToolSection, server_and_tool};
 pub use trace::TraceSection;
 
 use std::{
@@ -39,7 +42,7 @@ use relevo_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use check::{all_finite, line_of, place_in, plainly, shown};
+use check::{all_finite, line_of, place_in, plainly};
 
 use crate::{
     artifact::Scalar,
@@ -106,6 +109,9 @@ pub struct TeamSpec {
     /// Language models by which agents act.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, ModelSection>,
+    /// MCP servers whose tools agents are, or may call.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, ToolSection>,
     /// The agents.
     pub agents: Vec<AgentSpec>,
     /// Fixed workflows to compare with.
@@ -169,6 +175,12 @@ pub struct AgentSpec {
     /// A role in the simulated world.
     #[serde(default)]
     pub simulate: Option<String>,
+    /// A tool of one of [`TeamSpec::tools`], which is called once for every handoff: `server.tool`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// What the tool is called with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arguments: BTreeMap<String, toml::Value>,
     /// Local operations to choose from; more than one makes the agent adaptable.
     #[serde(default)]
     pub operations: Vec<String>,
@@ -187,9 +199,12 @@ pub struct AgentSpec {
     /// The model by which it acts, one of [`TeamSpec::models`]; or that its program is told to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The tools that its program is told that it may use.
+    /// The tools that its program is told that it may use; or that its model may call, of [`TeamSpec::tools`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
+    /// How often its model is asked for one answer, where it may call tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns_max: Option<u32>,
     /// Skills and models of which every combination is a cell; none once the file is read, as the cells are there then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variants: Option<Variants>,
@@ -432,6 +447,7 @@ impl TeamSpec {
             tasks: self.tasks.clone().map(|tasks| TasksSpec { missing: String::new(), ..tasks }),
             run: RunSpec { episodes: 1, evaluation_tasks: 1, ..self.run.clone() },
             models: self.models.iter().map(|(name, model)| (name.clone(), model.lasting())).collect(),
+            tools: self.tools.iter().map(|(name, tools)| (name.clone(), tools.lasting())).collect(),
             guards: GuardsSection {
                 session_budget: None,
                 approval_expires_after: None,

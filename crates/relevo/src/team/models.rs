@@ -101,14 +101,8 @@ impl ModelSection {
         {
             return fault("url", what);
         }
-        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
-        if let Some(key) = &self.key
-            && (key.is_empty() || key.len() > 64 || !key.chars().all(is_name))
-        {
-            // It may be a key; it is not repeated.
-            let what = "key is the name of a variable, of capital letters, digits and _, and not the key itself: put that \
-                        into the environment or the file .env, as OPENAI_API_KEY, and write key = \"OPENAI_API_KEY\"";
-            return fault("key", what.to_owned());
+        if let Some(key) = &self.key {
+            check_key(format!("{place}/key"), key)?;
         }
         if [self.price.input, self.price.output].iter().any(|price| *price < 0.0) {
             return fault("price", "a price is 0 or more".to_owned());
@@ -131,10 +125,24 @@ impl ModelSection {
     }
 }
 
+/// Whether `key` can be the name of a variable.
+pub(super) fn check_key(place: String, key: &str) -> Result<(), Fault> {
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    match !key.is_empty() && key.len() <= 64 && key.chars().all(is_name) {
+        true => Ok(()),
+        // It may be a key; it is not repeated.
+        false => Err(Fault::new(
+            place,
+            "key is the name of a variable, of capital letters, digits and _, and not the key itself: put that into the \
+             environment or the file .env, as OPENAI_API_KEY, and write key = \"OPENAI_API_KEY\"",
+        )),
+    }
+}
+
 impl AgentSpec {
-    /// Whether it acts by a language model: it has neither a program nor a role to simulate.
+    /// Whether it acts by a language model: it has no program, no role to simulate, and is no tool.
     pub fn acts_by_model(&self) -> bool {
-        self.command.is_none() && self.simulate.is_none()
+        self.command.is_none() && self.simulate.is_none() && self.tool.is_none()
     }
 }
 
