@@ -7,6 +7,7 @@
 //! | `echo` | `text` |
 //! | `environment` | the names of the variables that the server sees |
 //! | `fail` | says of itself that it failed, because of `reason` |
+//! | `long` | answers with so many `bytes` |
 //! | `slow` | waits for `ms` before it answers |
 //! | `crash` | ends the program with exit code 3 |
 //! | `garbage` | answers with something that is no result |
@@ -120,7 +121,7 @@ impl Tools {
 }
 
 /// The tools: a name, what it does, its arguments and their types.
-const TOOLS: [(&str, &str, &[(&str, &str)]); 7] = [
+const TOOLS: [(&str, &str, &[(&str, &str)]); 8] = [
     (
         "search",
         "Find texts in which a word of the query occurs.",
@@ -129,6 +130,7 @@ const TOOLS: [(&str, &str, &[(&str, &str)]); 7] = [
     ("echo", "Say the text again.", &[("text", "string")]),
     ("environment", "Say which variables there are.", &[]),
     ("fail", "Fail.", &[("reason", "string")]),
+    ("long", "Answer with much.", &[("bytes", "integer")]),
     ("slow", "Answer after a while.", &[("ms", "integer")]),
     ("crash", "End the program.", &[]),
     ("garbage", "Answer with something that is no result.", &[]),
@@ -182,6 +184,7 @@ impl ServerHandler for Tools {
                 say(&names.join(" "))
             }
             "fail" => CallToolResult::error(vec![ContentBlock::text(text("reason"))]),
+            "long" => say(&"x".repeat(number("bytes").unwrap_or_default() as usize)),
             "slow" => {
                 tokio::time::sleep(Duration::from_millis(number("ms").unwrap_or_default())).await;
                 say("at last")

@@ -72,7 +72,7 @@ pub(crate) struct ReportArguments {
     out: Option<PathBuf>,
 }
 
-/// Serve made-up tools by MCP over standard input and output: search, echo, environment, fail, slow, crash and garbage
+/// Serve made-up tools by MCP over standard input and output: search, echo, environment, fail, long, slow, crash and garbage
 #[derive(Args)]
 pub(crate) struct ToolServerArguments {
     /// What `search` finds: JSON lines {"source": "..", "text": ".."}

@@ -25,6 +25,7 @@ use tokio::{
     io::AsyncReadExt,
     process::{Child, ChildStderr, ChildStdin, ChildStdout},
     sync::OnceCell,
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -88,9 +89,7 @@ impl Reach {
         let tools = OnceCell::new();
         match self {
             Reach::Program(agent, variables) => {
-                let (mut program, stdin, stdout, errors) = Program::start(agent, variables)?;
-                stderr.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                tokio::spawn(keep_tail(errors, stderr.clone()));
+                let (mut program, stdin, stdout) = Program::start(agent, variables, stderr)?;
                 match us.serve((stdout, stdin)).await {
                     Ok(service) => {
                         let program = Some(tokio::sync::Mutex::new(program));
@@ -242,13 +241,16 @@ struct Program {
     child: Child,
     /// The process group, until it has been killed.
     group: Option<Pid>,
+    /// Reads what it says on stderr.
+    listening: JoinHandle<()>,
 }
 
 impl Program {
     fn start(
         agent: &ProcessAgent,
         variables: &[(String, String)],
-    ) -> Result<(Self, ChildStdin, ChildStdout, ChildStderr), Failure> {
+        stderr: &Arc<Mutex<Vec<u8>>>,
+    ) -> Result<(Self, ChildStdin, ChildStdout), Failure> {
         let mut command = agent.command()?;
         let directory: PathBuf = match agent.directory.as_os_str().is_empty() {
             true => env::current_dir().unwrap_or_default(),
@@ -257,18 +259,26 @@ impl Program {
         command.current_dir(directory).envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = spawn(&mut command)?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
-        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let program = Program { child, group };
-        match pipes {
-            (Some(stdin), Some(stdout), Some(stderr)) => Ok((program, stdin, stdout, stderr)),
-            _ => Err(Failure::NotStarted("its pipes are not connected".into())),
-        }
+        let (Some(stdin), Some(stdout), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(Failure::NotStarted("its pipes are not connected".into()));
+        };
+        stderr.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let listening = tokio::spawn(keep_tail(errors, stderr.clone()));
+        Ok((Program { child, group, listening }, stdin, stdout))
     }
 
     /// How it ended that speaks no more.
     async fn ended(&mut self) -> Failure {
         match timeout(GRACE, self.child.wait()).await {
-            Ok(Ok(status)) => Failure::Crashed { code: status.code(), signal: status.signal() },
+            Ok(Ok(status)) => {
+                // Its last words, unless a program that it has started still holds the pipe.
+                if !self.listening.is_finished() {
+                    let _ = timeout(GRACE, &mut self.listening).await;
+                }
+                Failure::Crashed { code: status.code(), signal: status.signal() }
+            }
             _ => Failure::Unavailable("it has closed its output".to_owned()),
         }
     }
