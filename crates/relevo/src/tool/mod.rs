@@ -149,11 +149,16 @@ impl ToolServer {
     }
 
     /// The tools that may be called, in the order of their names.
-    pub async fn tools(&self, limit: Duration) -> Result<Arc<[Described]>, Failure> {
+    pub async fn tools(&self, limit: Duration) -> Result<Vec<Described>, Failure> {
+        let all = self.all_tools(limit).await?;
+        Ok(all.iter().filter(|tool| self.section.allows(&tool.name)).cloned().collect())
+    }
+
+    /// All tools of the server.
+    async fn all_tools(&self, limit: Duration) -> Result<Arc<[Described]>, Failure> {
         self.within(limit, async |session| {
             let read = session.tools.get_or_try_init(async || {
                 let mut tools = self.list(&session).await?;
-                tools.retain(|tool| self.section.allows(&tool.name));
                 tools.sort_by(|a, b| a.name.cmp(&b.name));
                 Ok(tools.into())
             });
@@ -190,21 +195,26 @@ impl ToolServer {
 
     /// Whether it answers, and has all the tools of these names; what to say of it.
     pub async fn check(&self, named: &BTreeSet<&str>) -> Result<String, Failure> {
-        let tools = self.tools(self.section.timeout()).await?;
-        let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
+        let tools = self.all_tools(self.section.timeout()).await?;
+        let mut names: Vec<&str> = tools.iter().map(|tool| tool.name.as_str()).collect();
         let allowed = self.section.allow.iter().flatten().map(String::as_str);
-        match named.iter().copied().chain(allowed).find(|name| !names.contains(name)) {
-            Some(absent) => Err(Failure::InvalidRequest(self.no_tool(absent, &names))),
-            None if names.len() > 8 => Ok(format!("{} and {} more", names[..8].join(", "), names.len() - 8)),
-            None => Ok(names.join(", ")),
+        if let Some(absent) = named.iter().copied().chain(allowed).find(|name| !names.contains(name)) {
+            return Err(Failure::InvalidRequest(self.no_tool(absent, &names)));
         }
+        names.retain(|name| self.section.allows(name));
+        Ok(match names.len() {
+            0 => "no tools".to_owned(),
+            1..=8 => names.join(", "),
+            n => format!("{} and {} more", names[..8].join(", "), n - 8),
+        })
     }
 
     /// What to say of a tool that is not there.
     fn no_tool(&self, absent: &str, names: &[&str]) -> String {
         let hint = match nearest(absent, names.iter().copied()) {
             Some(near) => format!("did you mean {near:?}?"),
-            None => format!("it has {}", names.join(", ")),
+            None if names.is_empty() => "it has none".to_owned(),
+            None => format!("it has {}", names[..names.len().min(20)].join(", ")),
         };
         format!("the server {} has no tool {absent:?}; {hint}", self.name)
     }

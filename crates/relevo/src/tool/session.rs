@@ -95,7 +95,10 @@ impl Reach {
                         let program = Some(tokio::sync::Mutex::new(program));
                         Ok(Session { service, program, tools })
                     }
-                    Err(ClientInitializeError::ConnectionClosed(_)) => Err(program.ended().await),
+                    Err(
+                        ClientInitializeError::ConnectionClosed(_)
+                        | ClientInitializeError::TransportError { .. },
+                    ) => Err(program.ended().await),
                     Err(e) => Err(self.of_opening(e)),
                 }
             }
@@ -221,7 +224,7 @@ fn garbage(what: &str) -> Failure {
 pub(super) struct Session {
     service: RunningService<RoleClient, ClientConfig>,
     program: Option<tokio::sync::Mutex<Program>>,
-    /// The tools that may be called, once they were asked for.
+    /// All tools, once they were asked for.
     pub(super) tools: OnceCell<Arc<[Described]>>,
 }
 
