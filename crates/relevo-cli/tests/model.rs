@@ -307,7 +307,7 @@ fn models_judge_the_arms_of_an_evaluation() {
 
     // A second run asks for nothing again, neither models nor judges.
     let (requests, questions) = (server.requests(), judges.load(Ordering::SeqCst));
-    let again = run(&place, &server, &format!("{evaluate} fixed,cold --resume"));
+    let again = run(&place, &server, &format!("{evaluate} fixed,cold --resume --no-preflight"));
     assert_eq!((again.stdout, server.requests()), (said.stdout, requests), "{}", again.stderr);
     assert_eq!(judges.load(Ordering::SeqCst), questions);
     let more = run(&place, &server, &format!("{evaluate} fixed,cold,single --resume"));

@@ -120,8 +120,11 @@ impl Tools {
     }
 }
 
-/// The tools: a name, what it does, its arguments and their types.
-const TOOLS: [(&str, &str, &[(&str, &str)]); 8] = [
+/// Names of arguments, and their types.
+type Arguments = &'static [(&'static str, &'static str)];
+
+/// The tools: a name, what it does, its arguments.
+const TOOLS: [(&str, &str, Arguments); 8] = [
     (
         "search",
         "Find texts in which a word of the query occurs.",
@@ -150,7 +153,7 @@ impl ServerHandler for Tools {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let there = TOOLS.iter().filter(|(name, ..)| self.program || !OF_PROGRAMS.contains(name));
-        let tool = |(name, description, arguments): &(&'static str, &'static str, &[(&str, &str)])| {
+        let tool = |(name, description, arguments): &(&'static str, &'static str, Arguments)| {
             let property = |(name, of): &(&str, &str)| ((*name).to_owned(), json!({"type": of}));
             let properties: Map<String, Value> = arguments.iter().map(property).collect();
             let schema = Map::from_iter([

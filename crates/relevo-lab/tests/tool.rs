@@ -178,9 +178,14 @@ async fn a_model_calls_tools_until_it_answers() {
         _ => Reply::Say("{\"draft_answer\":\"France\"}".into()),
     });
     let model = model.unwrap();
-    let outcome =
-        ask(&model, &server, "allow = [\"search\", \"echo\", \"fail\", \"long\"]", Some(Role::Solver), 8)
-            .await;
+    let outcome = ask(
+        &model,
+        &server,
+        "price = 0.25\nallow = [\"search\", \"echo\", \"fail\", \"long\"]",
+        Some(Role::Solver),
+        8,
+    )
+    .await;
     assert_eq!(outcome.ending, Ending::Done);
     let document: Value = serde_json::from_slice(&outcome.artifact.payload).unwrap();
     assert_eq!(document["draft_answer"], "France");
@@ -212,7 +217,8 @@ async fn a_model_calls_tools_until_it_answers() {
         })
         .sum();
     assert!(outcome.tokens >= used, "{} of {used}", outcome.tokens);
-    assert!((outcome.money - outcome.tokens as f64 / 1e6).abs() < 1e-12);
+    let money = outcome.tokens as f64 / 1e6 + 4.0 * 0.25;
+    assert!((outcome.money - money).abs() < 1e-12, "{} and not {money}", outcome.money);
     let count = |name: &str| outcome.private.get(name).cloned();
     assert_eq!((count("tool_calls"), count("tool_failures")), (Some(Scalar::Int(6)), Some(Scalar::Int(4))));
     assert_eq!(server.calls().len(), 4, "what is no call is not made");

@@ -73,6 +73,8 @@ fn what_makes_no_tool_is_refused_with_what_to_do() {
         (changed("WEB_KEY", secret), 11, "the name of a variable"),
         (changed("key = \"WEB_KEY\"", "environment = [\"K\"]"), 11, "environment is for a command"),
         (changed("[\"search\", \"fetch\"]", "[]"), 12, "leave it out for all"),
+        (changed("key = \"WEB_KEY\"", "price = -1"), 11, "0 or more"),
+        (changed("key = \"WEB_KEY\"", "price = nan"), 11, "finite"),
         (changed("key = \"WEB_KEY\"", "timeout_ms = 0"), 11, "timeout_ms is 0"),
         (changed("key = \"WEB_KEY\"", "result_bytes_max = 0"), 11, "result_bytes_max is 0"),
         (changed("[tools.web]", "[tools.\"we.b\"]"), 9, "rename the server"),
@@ -88,7 +90,7 @@ fn what_makes_no_tool_is_refused_with_what_to_do() {
     assert!(message.contains("add [tools.web]"), "{message}");
 }
 
-/// What results depend on makes another arm, and another run; keys and times do not.
+/// What results depend on makes another arm, and another run; a price another run; keys and times neither.
 #[test]
 fn another_tool_is_another_arm() {
     let made = |text: &str| {
@@ -101,7 +103,7 @@ fn another_tool_is_another_arm() {
     let (arms, digest) = made(TEAM);
     let [of_tool, of_model, of_program] = ["web_search#", "solver#", "verifier#"]
         .map(|name| arms.iter().position(|arm| arm.starts_with(name)).unwrap());
-    let cases: [(&str, &str, &[usize], bool); 9] = [
+    let cases: [(&str, &str, &[usize], bool); 10] = [
         ("127.0.0.1:9", "127.0.0.1:8", &[of_tool, of_model], true),
         ("{subproblem}", "about {subproblem}", &[of_tool], true),
         ("tool = \"web.search\"", "tool = \"web.fetch\"", &[of_tool], true),
@@ -109,6 +111,7 @@ fn another_tool_is_another_arm() {
         ("turns_max = 4", "turns_max = 5", &[of_model], true),
         ("\"./files\"", "\"./files\", \"-v\"", &[of_model], true),
         ("any label", "another", &[of_program], true),
+        ("key = \"WEB_KEY\"", "price = 0.1", &[], true),
         ("WEB_KEY", "OTHER_KEY", &[], false),
         ("key = \"WEB_KEY\"", "timeout_ms = 9", &[], false),
     ];

@@ -77,7 +77,7 @@ pub(crate) struct LearnArguments {
     otlp: OtlpOption,
     #[command(flatten)]
     metrics: MetricsOption,
-    /// Begin without asking every model first whether it answers
+    /// Begin without asking every model and tool server first whether it answers
     #[arg(long)]
     no_preflight: bool,
 }

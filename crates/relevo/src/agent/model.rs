@@ -147,9 +147,11 @@ impl ModelAgent {
             let calls: Vec<ToolCall> = reply.calls.clone();
             request.messages.push(Message::calling(reply));
             let told = join_all(calls.iter().take(CALLS_MAX).map(|call| offered.answer(call, left()))).await;
-            let too_many = || Err(format!("at most {CALLS_MAX} tools are called at a time"));
-            for (call, told) in calls.into_iter().zip(told.into_iter().chain(repeat_with(too_many))) {
+            let too_many = || (Err(format!("at most {CALLS_MAX} tools are called at a time")), 0.0);
+            for (call, (told, price)) in calls.into_iter().zip(told.into_iter().chain(repeat_with(too_many)))
+            {
                 used.tool_calls += 1;
+                used.tool_money += price;
                 used.tool_failures += i64::from(told.is_err());
                 let mut told = told.unwrap_or_else(|what| format!("error: {what}"));
                 if told.len() > room {
@@ -194,13 +196,13 @@ impl Agent for ModelAgent {
             Err(failure) => Outcome::failed(artifact, failure),
         };
         // What was answered was paid for, whatever it is worth.
-        let Used { tokens, retries, tool_calls, tool_failures } = used;
+        let Used { tokens, retries, tool_calls, tool_failures, tool_money } = used;
         let mut private = outcome.private;
         if self.tools.is_some() {
             private.insert("tool_calls".into(), Scalar::Int(tool_calls));
             private.insert("tool_failures".into(), Scalar::Int(tool_failures));
         }
-        let money = self.price.of(tokens);
+        let money = self.price.of(tokens) + tool_money;
         Outcome { private, tokens: tokens.input + tokens.output, money, retries, ..outcome }
     }
 }
@@ -215,6 +217,8 @@ struct Used {
     tool_calls: i64,
     /// Those of them that failed, or were refused.
     tool_failures: i64,
+    /// What they cost.
+    tool_money: f64,
 }
 
 /// Between which material from elsewhere stands. No material can hold a mark: three angle brackets in a row are written in

@@ -10,7 +10,7 @@ use super::{Agent, Failure, OperationCall, Outcome};
 use crate::{
     artifact::Artifact,
     coordinate::{document::Document, plan::Role},
-    tool::ToolServer,
+    tool::{ToolServer, found::Found},
 };
 
 /// What texts in arguments stand for, in braces: of the document in a coordinated team.
@@ -35,26 +35,35 @@ pub struct ToolAgent {
 }
 
 impl ToolAgent {
-    async fn call(&self, artifact: &Artifact) -> Result<Artifact, Failure> {
-        let asked = |what: String| Failure::InvalidRequest(what);
-        let payload = match self.role {
-            None => {
-                let found = self.server.call(&self.tool, self.of_payload(artifact)?, self.timeout).await?;
-                let text = found.text();
-                if text.is_empty() {
-                    return Err(Failure::Garbage("the result of the tool holds no text".to_owned()));
-                }
-                text.into_bytes()
-            }
-            Some(role) => {
-                let document = Document::parse(&artifact.payload).map_err(|e| asked(e.to_string()))?;
-                let arguments = self.of_document(&document)?;
-                let found = self.server.call(&self.tool, arguments, self.timeout).await?;
+    /// The document that is handed over, if the team is coordinated, and what the tool is called with.
+    fn ask(&self, artifact: &Artifact) -> Result<(Option<Document>, Map<String, Value>), Failure> {
+        if self.role.is_none() {
+            return Ok((None, self.of_payload(artifact)?));
+        }
+        let document =
+            Document::parse(&artifact.payload).map_err(|e| Failure::InvalidRequest(e.to_string()))?;
+        let arguments = self.of_document(&document)?;
+        Ok((Some(document), arguments))
+    }
+
+    /// The artifact with what the tool found.
+    fn read(
+        &self,
+        found: &Found,
+        document: Option<Document>,
+        artifact: &Artifact,
+    ) -> Result<Artifact, Failure> {
+        let payload = match self.role.zip(document) {
+            None => found.text().into_bytes(),
+            Some((role, document)) => {
                 let evidence = found.evidence(&format!("{}.{}", self.server.name(), self.tool));
                 let part = json!({ "evidence": evidence }).to_string();
                 document.lay_over(role, &part).map_err(Failure::Garbage)?.write()
             }
         };
+        if payload.is_empty() {
+            return Err(Failure::Garbage("the result of the tool holds no text".to_owned()));
+        }
         if payload.len() as u64 > self.output_bytes_max {
             let bytes_max = self.output_bytes_max;
             return Err(Failure::TooLong { what: "the payload that it makes".into(), bytes_max });
@@ -99,12 +108,18 @@ impl ToolAgent {
 #[async_trait]
 impl Agent for ToolAgent {
     async fn perform(&self, _: &OperationCall<'_>, artifact: Artifact) -> Outcome {
-        match self.call(&artifact).await {
-            Ok(artifact) => Outcome::done(artifact),
+        let (document, arguments) = match self.ask(&artifact) {
+            Ok(asked) => asked,
+            Err(failure) => return Outcome::failed(artifact, failure),
+        };
+        let called = self.server.call(&self.tool, arguments, self.timeout).await;
+        let money = self.server.price_of(&called);
+        match called.and_then(|found| self.read(&found, document, &artifact)) {
+            Ok(artifact) => Outcome { money, ..Outcome::done(artifact) },
             Err(failure) => {
                 let crashed = matches!(failure, Failure::Crashed { .. });
                 let stderr_tail = if crashed { self.server.last_words() } else { String::new() };
-                Outcome { stderr_tail, ..Outcome::failed(artifact, failure) }
+                Outcome { money, stderr_tail, ..Outcome::failed(artifact, failure) }
             }
         }
     }

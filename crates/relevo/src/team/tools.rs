@@ -34,6 +34,9 @@ pub struct ToolSection {
     /// The only tools of it that may be called; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow: Option<Vec<String>>,
+    /// What a call that is answered costs, in the team's currency.
+    #[serde(default)]
+    pub price: f64,
     /// The longest call.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
@@ -114,6 +117,9 @@ impl ToolSection {
                 "allow",
                 "allow is empty: name the tools that may be called, or leave it out for all",
             );
+        }
+        if self.price < 0.0 {
+            return fault("price", "a price is 0 or more");
         }
         if !(1..=86_400_000).contains(&self.timeout_ms) {
             return fault(

@@ -148,6 +148,16 @@ impl ToolServer {
         .await
     }
 
+    /// What a call costs of which this came.
+    pub fn price_of(&self, called: &Result<Found, Failure>) -> f64 {
+        match called {
+            Ok(_) | Err(Failure::Refused(_) | Failure::TooLong { .. } | Failure::Garbage(_)) => {
+                self.section.price
+            }
+            Err(_) => 0.0,
+        }
+    }
+
     /// The tools that may be called, in the order of their names.
     pub async fn tools(&self, limit: Duration) -> Result<Vec<Described>, Failure> {
         let all = self.all_tools(limit).await?;

@@ -83,18 +83,20 @@ impl Offered {
         name
     }
 
-    /// What a model is told of a call: what came of it, or what is wrong.
-    pub async fn answer(&self, call: &ToolCall, limit: Duration) -> Result<String, String> {
+    /// What a model is told of a call, what came of it or what is wrong; and what it costs.
+    pub async fn answer(&self, call: &ToolCall, limit: Duration) -> (Result<String, String>, f64) {
         let Some((server, tool)) = self.behind.get(&call.name) else {
             let there: Vec<&str> = self.behind.keys().map(String::as_str).collect();
-            return Err(format!("there is no tool {:?}; there are {}", shown(&call.name), there.join(", ")));
+            let what = format!("there is no tool {:?}; there are {}", shown(&call.name), there.join(", "));
+            return (Err(what), 0.0);
         };
         let arguments = match &call.arguments {
             Value::Object(map) => map.clone(),
             Value::Null => Map::new(),
-            _ => return Err("the arguments of a tool are a JSON object".to_owned()),
+            _ => return (Err("the arguments of a tool are a JSON object".to_owned()), 0.0),
         };
-        let found = server.call(tool, arguments, limit).await;
-        found.map(|found| found.text()).map_err(|failure| failure.to_string())
+        let called = server.call(tool, arguments, limit).await;
+        let price = server.price_of(&called);
+        (called.map(|found| found.text()).map_err(|failure| failure.to_string()), price)
     }
 }

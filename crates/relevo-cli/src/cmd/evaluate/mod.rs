@@ -24,7 +24,7 @@ use relevo_core::policy_file::hex;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Fault,
+    Fault, doctor,
     learn::{INTERRUPTED, interrupt, run_name},
     print,
 };
@@ -77,6 +77,9 @@ pub(crate) struct EvaluateArguments {
     /// Go on with the evaluation in the folder: what is finished is not run again
     #[arg(long)]
     resume: bool,
+    /// Begin without asking every model and tool server first whether it answers
+    #[arg(long)]
+    no_preflight: bool,
     #[command(flatten)]
     otlp: OtlpOption,
     #[command(flatten)]
@@ -143,6 +146,10 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
         class: arguments.class.clone(),
     };
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-arms", team.name)));
+    let runtime = world::runtime()?;
+    if !arguments.no_preflight {
+        runtime.block_on(doctor::preflight(&stage))?;
+    }
     open_folder(&out, &plan, arguments.resume)?;
     let mut arms = arguments.arms.clone();
     arms.sort();
@@ -153,7 +160,6 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
     let origin = lookout.origin(run_name(&out));
     let whole = origin.span;
     let stage = lookout.observe(stage, origin)?;
-    let runtime = world::runtime()?;
     let stop = Arc::new(AtomicBool::new(false));
     let called_off = runtime.spawn(interrupt(stop.clone()));
     let bar = ProgressBar::with_draw_target(Some(1), ProgressDrawTarget::stderr_with_hz(8));
