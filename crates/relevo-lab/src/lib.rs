@@ -4,6 +4,7 @@
 
 pub mod baselines;
 pub mod certify;
+pub mod corpus;
 pub mod drive;
 pub mod environment;
 pub mod environments;

@@ -27,7 +27,7 @@ use relevo_core::Rng;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-/// The most requests that are remembered.
+/// The most requests that a server remembers for its tests.
 const ASKED_MAX: usize = 10_000;
 
 /// A chat completion that was asked for.
@@ -43,6 +43,8 @@ pub struct Asked {
     pub tools: Vec<String>,
     /// The schema of the answer.
     pub schema: Option<Value>,
+    /// What the schema is called.
+    pub form: Option<String>,
     /// Whether it is to come in pieces.
     pub stream: bool,
     /// How random it is to be.
@@ -60,6 +62,13 @@ pub enum Reply {
     Say(String),
     /// Calls these tools with these arguments.
     Call(Vec<(String, Value)>),
+    /// Answers with this, after so many tokens of thought that are paid for and not shown.
+    Think {
+        /// The tokens.
+        thought: u64,
+        /// The answer.
+        text: String,
+    },
     /// Answers with this so far, having reached the most tokens.
     CutOff(String),
     /// Withholds the answer.
@@ -128,6 +137,8 @@ type Script = dyn Fn(&Asked) -> Reply + Send + Sync;
 
 struct Served {
     script: Box<Script>,
+    /// The most requests that are remembered.
+    remembered: usize,
     asked: Mutex<Vec<Asked>>,
     requests: AtomicU64,
     under_way: AtomicU64,
@@ -135,13 +146,23 @@ struct Served {
 }
 
 impl ModelServer {
-    /// Serve by `script`, on a port of its own and a thread of its own.
+    /// Serve by `script`, on a port of its own and a thread of its own, and remember what was asked.
     pub fn start(script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::open(0, ASKED_MAX, Box::new(script))
+    }
+
+    /// Serve by `script` on a port of the loopback, 0 for any that is free, and remember nothing.
+    pub fn on_port(port: u16, script: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> io::Result<Self> {
+        Self::open(port, 0, Box::new(script))
+    }
+
+    fn open(port: u16, remembered: usize, script: Box<Script>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let state = Arc::new(Served {
-            script: Box::new(script),
+            script,
+            remembered,
             asked: Mutex::default(),
             requests: AtomicU64::new(0),
             under_way: AtomicU64::new(0),
@@ -220,22 +241,23 @@ async fn complete(
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let messages = request["messages"].as_array().into_iter().flatten();
     let tools = request["tools"].as_array().into_iter().flatten();
-    let schema = &request["response_format"]["json_schema"]["schema"];
+    let form = &request["response_format"]["json_schema"];
     let asked = Asked {
         number: state.requests.fetch_add(1, Ordering::SeqCst),
         model: text(&request["model"]),
         messages: messages.map(|m| (text(&m["role"]), text(&m["content"]))).collect(),
         tools: tools.map(|tool| text(&tool["function"]["name"])).collect(),
-        schema: Some(schema.clone()).filter(Value::is_object),
+        schema: Some(form["schema"].clone()).filter(Value::is_object),
+        form: form["name"].as_str().map(str::to_owned),
         stream: request["stream"] == true,
         temperature: request["temperature"].as_f64(),
         max_tokens: request["max_tokens"].as_u64(),
         authorization: headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).map(str::to_owned),
     };
     let mut reply = (state.script)(&asked);
-    {
+    if state.remembered > 0 {
         let mut log = state.asked.lock().expect("no thread panics with it");
-        if log.len() < ASKED_MAX {
+        if log.len() < state.remembered {
             log.push(asked.clone());
         }
     }
@@ -244,10 +266,14 @@ async fn complete(
         reply = *then;
     }
     match reply {
-        Reply::Say(text) => answer(&asked, &text, "stop"),
-        Reply::Call(calls) => answer_with(&asked, "", &tool_calls(&asked, &calls), "tool_calls"),
-        Reply::CutOff(text) => answer(&asked, &text, "length"),
-        Reply::Withhold => answer(&asked, "", "content_filter"),
+        Reply::Say(text) => answer(&asked, &Said::text(&text)),
+        Reply::Call(calls) => {
+            let calls = tool_calls(&asked, &calls);
+            answer(&asked, &Said { calls, finish: "tool_calls", ..Said::text("") })
+        }
+        Reply::Think { thought, text } => answer(&asked, &Said { thought, ..Said::text(&text) }),
+        Reply::CutOff(text) => answer(&asked, &Said { finish: "length", ..Said::text(&text) }),
+        Reply::Withhold => answer(&asked, &Said { finish: "content_filter", ..Said::text("") }),
         Reply::Refuse { status, body, retry_after } => {
             let status = StatusCode::from_u16(status).expect("scripts name real ones");
             let mut response = (status, Json(body)).into_response();
@@ -259,9 +285,9 @@ async fn complete(
         Reply::Raw(body) => json_body(Body::from(body)),
         Reply::BreakOff(text) => {
             let whole = if asked.stream {
-                pieces(&asked, &text, &Value::Null, "stop").concat()
+                pieces(&asked, &Said::text(&text)).concat()
             } else {
-                completion(&asked, &text, &Value::Null, "stop").to_string()
+                completion(&asked, &Said::text(&text)).to_string()
             };
             let half = Bytes::from(whole.as_bytes()[..whole.len() / 2].to_vec());
             // The pause lets the half arrive before the connection breaks.
@@ -280,8 +306,18 @@ async fn complete(
     }
 }
 
-fn answer(asked: &Asked, text: &str, finish: &str) -> Response<Body> {
-    answer_with(asked, text, &Value::Null, finish)
+/// What a model is made to say.
+struct Said<'t> {
+    text: &'t str,
+    calls: Value,
+    thought: u64,
+    finish: &'static str,
+}
+
+impl<'t> Said<'t> {
+    fn text(text: &'t str) -> Self {
+        Said { text, calls: Value::Null, thought: 0, finish: "stop" }
+    }
 }
 
 /// Calls of tools, as chat completions word them.
@@ -293,11 +329,11 @@ fn tool_calls(asked: &Asked, calls: &[(String, Value)]) -> Value {
     calls.iter().enumerate().map(call).collect()
 }
 
-fn answer_with(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Response<Body> {
+fn answer(asked: &Asked, said: &Said) -> Response<Body> {
     if !asked.stream {
-        return json_body(Body::from(completion(asked, text, calls, finish).to_string()));
+        return json_body(Body::from(completion(asked, said).to_string()));
     }
-    let pieces: Vec<_> = pieces(asked, text, calls, finish).into_iter().map(Ok::<_, Infallible>).collect();
+    let pieces: Vec<_> = pieces(asked, said).into_iter().map(Ok::<_, Infallible>).collect();
     let mut response = Response::new(Body::from_stream(futures_util::stream::iter(pieces)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response
@@ -310,28 +346,29 @@ fn json_body(body: Body) -> Response<Body> {
 }
 
 /// A token is four bytes here.
-fn usage(asked: &Asked, text: &str) -> Value {
-    let of = |bytes: usize| bytes.div_ceil(4);
-    let (input, output) = (of(asked.messages.iter().map(|(_, text)| text.len()).sum()), of(text.len()));
+fn usage(asked: &Asked, said: &Said) -> Value {
+    let of = |bytes: usize| bytes.div_ceil(4) as u64;
+    let input = of(asked.messages.iter().map(|(_, text)| text.len()).sum());
+    let output = of(said.text.len()) + said.thought;
     json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output})
 }
 
-fn completion(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Value {
-    let mut message = json!({"role": "assistant", "content": text});
-    if !calls.is_null() {
-        message["tool_calls"] = calls.clone();
+fn completion(asked: &Asked, said: &Said) -> Value {
+    let mut message = json!({"role": "assistant", "content": said.text});
+    if !said.calls.is_null() {
+        message["tool_calls"] = said.calls.clone();
     }
     json!({
         "id": format!("made-up-{}", asked.number),
         "object": "chat.completion",
         "model": asked.model,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": usage(asked, text),
+        "choices": [{"index": 0, "message": message, "finish_reason": said.finish}],
+        "usage": usage(asked, said),
     })
 }
 
 /// The events of an answer that comes word by word.
-fn pieces(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Vec<String> {
+fn pieces(asked: &Asked, said: &Said) -> Vec<String> {
     let chunk = |choices: Value, usage: Value| {
         let chunk = json!({"object": "chat.completion.chunk", "model": asked.model, "choices": choices, "usage": usage});
         format!("data: {chunk}\n\n")
@@ -339,13 +376,13 @@ fn pieces(asked: &Asked, text: &str, calls: &Value, finish: &str) -> Vec<String>
     let word = |word: &str| {
         chunk(json!([{"index": 0, "delta": {"content": word}, "finish_reason": null}]), Value::Null)
     };
-    let mut events: Vec<String> = text.split_inclusive(' ').map(word).collect();
-    for call in calls.as_array().into_iter().flatten() {
+    let mut events: Vec<String> = said.text.split_inclusive(' ').map(word).collect();
+    for call in said.calls.as_array().into_iter().flatten() {
         let delta = json!({"tool_calls": [call]});
         events.push(chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), Value::Null));
     }
-    events.push(chunk(json!([{"index": 0, "delta": {}, "finish_reason": finish}]), Value::Null));
-    events.push(chunk(json!([]), usage(asked, text)));
+    events.push(chunk(json!([{"index": 0, "delta": {}, "finish_reason": said.finish}]), Value::Null));
+    events.push(chunk(json!([]), usage(asked, said)));
     events.push("data: [DONE]\n\n".to_owned());
     events
 }

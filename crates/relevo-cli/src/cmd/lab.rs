@@ -20,7 +20,11 @@ use relevo_lab::{
     tool_server::Tools,
 };
 
-use super::{Fault, print};
+use super::{
+    Fault,
+    corpus::{self, CorpusArguments, ModelsArguments, SearchArguments},
+    print,
+};
 use crate::world::{self, write_file};
 
 /// Run experiments with known answers
@@ -31,6 +35,9 @@ pub(crate) enum LabCommand {
     Run(RunArguments),
     Report(ReportArguments),
     Play(PlayArguments),
+    Corpus(CorpusArguments),
+    Search(SearchArguments),
+    Models(ModelsArguments),
     ToolServer(ToolServerArguments),
 }
 
@@ -115,6 +122,9 @@ pub(crate) fn lab(command: &LabCommand) -> Result<ExitCode, Fault> {
         LabCommand::Run(arguments) => run(arguments),
         LabCommand::Report(arguments) => report(arguments),
         LabCommand::Play(arguments) => play(arguments),
+        LabCommand::Corpus(arguments) => corpus::corpus(arguments),
+        LabCommand::Search(arguments) => corpus::search(arguments),
+        LabCommand::Models(arguments) => corpus::models(arguments),
         LabCommand::ToolServer(arguments) => tool_server(arguments),
     }
 }

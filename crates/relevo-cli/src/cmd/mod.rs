@@ -10,6 +10,7 @@ macro_rules! say {
 pub(crate) use say;
 
 pub(crate) mod approvals;
+pub(crate) mod corpus;
 pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod explain;
