@@ -28,7 +28,8 @@ impl Corpus {
         for (name, tasks) in [("train.jsonl", &self.train), ("test.jsonl", &self.test)] {
             files.push((name.to_owned(), lines(&mut tasks.iter().map(line))));
         }
-        let named = |text: &str| text.replace("name = \"corpus\"", &format!("name = \"{}\"", self.kind.name()));
+        let named =
+            |text: &str| text.replace("name = \"corpus\"", &format!("name = \"{}\"", self.kind.name()));
         files.extend(TEAM.map(|(path, text)| (path.to_owned(), named(text))));
         let tasks = self.train.iter().chain(&self.test);
         files.extend(tasks.map(|task| (input(task), task.question.text() + "\n")));

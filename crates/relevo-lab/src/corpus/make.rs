@@ -150,7 +150,8 @@ impl World {
             documents.push((words.titles[1].fill(&[name]), notes));
             for (procedure, steps) in subject.steps.iter().enumerate() {
                 let step = |(at, step): (usize, &usize)| {
-                    let holes = [&(at + 1).to_string(), words.procedures[procedure], name, words.steps[*step]];
+                    let holes =
+                        [&(at + 1).to_string(), words.procedures[procedure], name, words.steps[*step]];
                     says(Relation::Step, &holes)
                 };
                 let steps = steps.iter().enumerate().map(step).collect();
@@ -164,7 +165,8 @@ impl World {
             }
         }
         for (owner, [now, then]) in words.owners.iter().zip(&self.contacts) {
-            let text = vec![says(Relation::FormerContact, &[owner, then]), says(Relation::Contact, &[owner, now])];
+            let text =
+                vec![says(Relation::FormerContact, &[owner, then]), says(Relation::Contact, &[owner, now])];
             documents.push((words.others[0].fill(&[owner]), text));
         }
         for (situation, choices) in words.situations.iter().zip(&self.choices) {

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 
 pub use files::{DOCUMENTS_FILE, read_documents};
 pub use make::TASKS_MAX;
-pub use recall::recall;
 pub use question::{NOT_STATED, Question};
+pub use recall::recall;
 
 /// What a corpus is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

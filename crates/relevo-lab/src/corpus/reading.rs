@@ -91,7 +91,8 @@ impl Facts {
 
     /// The step after a step.
     fn after(&self, procedure: &str, subject: &str, step: &str) -> Option<String> {
-        let of_it = self.all(Relation::Step).find(|(of, text)| of[1..] == [procedure, subject] && *text == step)?;
+        let of_it =
+            self.all(Relation::Step).find(|(of, text)| of[1..] == [procedure, subject] && *text == step)?;
         let next = of_it.0[0].parse::<u32>().ok()? + 1;
         self.get(Relation::Step, &[&next.to_string(), procedure, subject]).map(str::to_owned)
     }
@@ -129,7 +130,8 @@ impl Facts {
             }
             (Class::Derivative, [subject]) => {
                 let of = |relation| self.number(relation, subject);
-                let [count, former, each] = [Relation::Count, Relation::FormerCount, Relation::PerPart].map(of);
+                let [count, former, each] =
+                    [Relation::Count, Relation::FormerCount, Relation::PerPart].map(of);
                 near.push(former.zip(each).map(|(former, each)| (former * each).to_string()));
                 near.push(count.zip(each).map(|(count, each)| (count + each).to_string()));
                 near.push(count.zip(each).map(|(count, each)| ((count + 1) * each).to_string()));

@@ -15,9 +15,46 @@ pub struct Hit<'d> {
 
 /// Words that tell nothing of what a text is about.
 const STOP_WORDS: [&str; 40] = [
-    "a", "after", "against", "all", "alone", "an", "and", "answer", "are", "as", "at", "be", "by", "do", "does", "documents",
-    "for", "given", "how", "in", "is", "it", "many", "must", "not", "of", "on", "or", "say", "that", "the", "to", "value", "was",
-    "what", "where", "which", "who", "whom", "with",
+    "a",
+    "after",
+    "against",
+    "all",
+    "alone",
+    "an",
+    "and",
+    "answer",
+    "are",
+    "as",
+    "at",
+    "be",
+    "by",
+    "do",
+    "does",
+    "documents",
+    "for",
+    "given",
+    "how",
+    "in",
+    "is",
+    "it",
+    "many",
+    "must",
+    "not",
+    "of",
+    "on",
+    "or",
+    "say",
+    "that",
+    "the",
+    "to",
+    "value",
+    "was",
+    "what",
+    "where",
+    "which",
+    "who",
+    "whom",
+    "with",
 ];
 
 /// The words of a text: letters and digits with hyphens between, in small letters. Names of subjects are whole words.
@@ -48,7 +85,8 @@ impl<'d> Index<'d> {
         let texts: Vec<String> =
             documents.iter().map(|d| format!("{0}\n{0}\n{1}", d.title, d.text)).collect();
         let corpus: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let embedder = EmbedderBuilder::<u32, Words>::with_tokenizer_and_fit_to_corpus(Words, &corpus).build();
+        let embedder =
+            EmbedderBuilder::<u32, Words>::with_tokenizer_and_fit_to_corpus(Words, &corpus).build();
         let mut scorer = Scorer::new();
         corpus.iter().enumerate().for_each(|(at, text)| scorer.upsert(&at, embedder.embed(text)));
         Index { documents, embedder, scorer }

@@ -71,8 +71,8 @@ pub struct Vocabulary {
 
 /// The first halves of names of subjects.
 pub(super) const FIRST: [&str; 16] = [
-    "amber", "birch", "cobalt", "dune", "ember", "fjord", "garnet", "hazel", "indigo", "juniper", "kelp", "lotus", "maple",
-    "nickel", "onyx", "pine",
+    "amber", "birch", "cobalt", "dune", "ember", "fjord", "garnet", "hazel", "indigo", "juniper", "kelp",
+    "lotus", "maple", "nickel", "onyx", "pine",
 ];
 /// The second halves.
 pub(super) const SECOND: [&str; 10] =
@@ -129,7 +129,12 @@ static INCIDENT: Vocabulary = Vocabulary {
         (Class::CrossDocument, Form("In which channel is the team reached that owns {}?")),
         (Class::Synthesis, Form("How many minutes did the incidents that hit {} last in all?")),
         (Class::Derivative, Form("How many GB of memory do all replicas of {} take together?")),
-        (Class::Mitigation, Form("{} suffers from {}. Which action does the response guide choose, given what must not be done to this service?")),
+        (
+            Class::Mitigation,
+            Form(
+                "{} suffers from {}. Which action does the response guide choose, given what must not be done to this service?",
+            ),
+        ),
         (Class::Pair, Form("Which of the two runs on more replicas, {} or {}?")),
     ],
     unanswered: [
@@ -230,8 +235,16 @@ static ADVISORY: Vocabulary = Vocabulary {
         (Class::SingleDocument, Form("Since which build is {} fixed?")),
         (Class::CrossDocument, Form("At which address does the vendor take reports that maintains {}?")),
         (Class::Synthesis, Form("For how many days in all did the flaws that affected {} stay open?")),
-        (Class::Derivative, Form("How many minutes does it take to patch all hosts with {}, one after the other?")),
-        (Class::Mitigation, Form("{} is exposed to {}. Which mitigation applies, given what must not be done to this product?")),
+        (
+            Class::Derivative,
+            Form("How many minutes does it take to patch all hosts with {}, one after the other?"),
+        ),
+        (
+            Class::Mitigation,
+            Form(
+                "{} is exposed to {}. Which mitigation applies, given what must not be done to this product?",
+            ),
+        ),
         (Class::Pair, Form("Which of the two is installed on more hosts, {} or {}?")),
     ],
     unanswered: [
@@ -242,7 +255,15 @@ static ADVISORY: Vocabulary = Vocabulary {
     ],
     unit: "(?:minutes?|days?)",
     owners: [
-        "northwind", "bluepeak", "ironleaf", "redharbour", "clearwater", "oakfield", "silverline", "highmoor", "eastgate",
+        "northwind",
+        "bluepeak",
+        "ironleaf",
+        "redharbour",
+        "clearwater",
+        "oakfield",
+        "silverline",
+        "highmoor",
+        "eastgate",
         "lowtide",
     ],
     contact: "cert",

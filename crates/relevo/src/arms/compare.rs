@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{ArmId, Run, Sample, crossed, plateau};
+use super::{ArmId, Run, Sample, TokenRatio, crossed, plateau};
 use crate::report::Estimate;
 
 /// Name and version of the form of an evaluation.
@@ -124,6 +124,8 @@ pub struct Evaluation {
     pub intervals: &'static str,
     /// The arms.
     pub arms: Vec<ArmFigures>,
+    /// Tokens until the plateau of `cold`, against `parity`; absent without these two.
+    pub token_ratio: Option<TokenRatio>,
 }
 
 /// Runs that cannot be compared: what differs.
@@ -165,7 +167,7 @@ impl Evaluation {
         }
         let classes: Vec<&str> = first.tests.iter().map(|sample| sample.class.as_str()).collect();
         let rows = |arm| Some(arms.get(&arm)?.values().copied().collect::<Vec<&Run>>());
-        let [fixed, cold] = [ArmId::Fixed, ArmId::Cold].map(rows);
+        let [fixed, cold, parity] = [ArmId::Fixed, ArmId::Cold, ArmId::Parity].map(rows);
         let goal = cold.as_ref().and_then(|runs| {
             let lasts = curve(runs, setting.epoch_tasks);
             Some(lasts.last()?.figures.reward.mean)
@@ -195,6 +197,12 @@ impl Evaluation {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             arms: figures.collect::<Option<_>>().ok_or_else(|| Mismatch("nothing was measured".into()))?,
+            token_ratio: match (&cold, &parity, goal) {
+                (Some(cold), Some(parity), Some(goal)) => {
+                    TokenRatio::new(cold, parity, setting.epoch_tasks, goal)
+                }
+                _ => None,
+            },
             setting,
             test_tasks: first.tests.len(),
             intervals: INTERVALS,

@@ -4,12 +4,15 @@
 
 mod compare;
 pub mod page;
+mod parity;
+mod ratio;
 mod statistics;
 mod tables;
 
 pub use compare::{
     ArmFigures, Breakdown, EpochFigures, Evaluation, Figures, Learning, Mismatch, Plateau, Setting,
 };
+pub use ratio::TokenRatio;
 pub use statistics::{PLATEAU_SHARE, crossed, plateau};
 
 use std::collections::BTreeSet;
@@ -38,11 +41,14 @@ pub enum ArmId {
     Warm,
     /// The agent that does best alone.
     Single,
+    /// Learned from nothing, as AgensFlow coordinates and learns.
+    Parity,
 }
 
 impl ArmId {
     /// All arms, in the order in which they are told of.
-    pub const ALL: [ArmId; 5] = [ArmId::Fixed, ArmId::NoSkip, ArmId::Cold, ArmId::Warm, ArmId::Single];
+    pub const ALL: [ArmId; 6] =
+        [ArmId::Fixed, ArmId::NoSkip, ArmId::Cold, ArmId::Warm, ArmId::Single, ArmId::Parity];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -52,12 +58,13 @@ impl ArmId {
             ArmId::Cold => "cold",
             ArmId::Warm => "warm",
             ArmId::Single => "single",
+            ArmId::Parity => "parity",
         }
     }
 
     /// Whether it learns.
     pub fn learns(self) -> bool {
-        matches!(self, ArmId::NoSkip | ArmId::Cold | ArmId::Warm)
+        !matches!(self, ArmId::Fixed | ArmId::Single)
     }
 
     /// The team as this arm runs it.
@@ -67,6 +74,10 @@ impl ArmId {
             match self {
                 ArmId::NoSkip => (section.skips, section.alone) = (false, false),
                 ArmId::Single => section.alone = true,
+                ArmId::Parity => {
+                    *section = parity::coordinator(section);
+                    team.learner = parity::learner(&team.learner);
+                }
                 ArmId::Fixed | ArmId::Cold | ArmId::Warm => {}
             }
         }

@@ -4,7 +4,10 @@ use std::io;
 
 use super::{ArmFigures, Evaluation, Figures};
 use crate::{
-    picture::curve::{self, Curve, Level, Point},
+    picture::{
+        curve::{self, Curve, Level, Point},
+        curves::{self, Curves},
+    },
     report::Estimate,
     trace::page::{page, table, text},
 };
@@ -27,6 +30,9 @@ pub fn evaluation(evaluation: &Evaluation) -> io::Result<String> {
     for notice in &evaluation.setting.notices {
         body += &format!("<p class=\"notice\">{}</p>\n", text(notice));
     }
+    for (what, figure) in &PLOTS[..2] {
+        body += &spending(evaluation, what, *figure)?;
+    }
     for (what, figure) in PLOTS {
         for arm in &evaluation.arms {
             body += &learning_curve(evaluation, arm, what, figure)?;
@@ -37,6 +43,34 @@ pub fn evaluation(evaluation: &Evaluation) -> io::Result<String> {
     Ok(page(&format!("{team}: arms compared"), &body, &notes.join("<br>\n")))
 }
 
+/// What all arms came to, with the tokens that they had spent; nothing where none learned.
+fn spending(evaluation: &Evaluation, what: &str, figure: Figure) -> io::Result<String> {
+    let curves = evaluation.arms.iter().filter_map(|arm| {
+        let mut spent = 0.0;
+        let epochs = arm.learning.as_ref()?.epochs.iter().filter_map(|epoch| {
+            spent += epoch.figures.tokens.mean * evaluation.setting.epoch_tasks as f64;
+            Some(point(spent, figure(&epoch.figures)?))
+        });
+        Some((arm.arm.name().to_owned(), epochs.collect::<Vec<Point>>()))
+    });
+    let curves: Vec<(String, Vec<Point>)> = curves.filter(|(_, points)| !points.is_empty()).collect();
+    if curves.is_empty() {
+        return Ok(String::new());
+    }
+    let curves = Curves {
+        title: format!("{what} per task while learning, by the tokens spent until then"),
+        x_label: "tokens spent per seed".to_owned(),
+        y_label: format!("{what} per task"),
+        curves,
+    };
+    Ok(format!("<figure>{}</figure>\n", curves::svg(&curves)?))
+}
+
+fn point(x: f64, of: Estimate) -> Point {
+    let half = of.half_width.unwrap_or(0.0);
+    Point { x, mean: of.mean, low: of.mean - half, high: of.mean + half }
+}
+
 /// How an arm learned, and what all came to; nothing of one that does not learn.
 fn learning_curve(
     evaluation: &Evaluation,
@@ -45,13 +79,8 @@ fn learning_curve(
     figure: Figure,
 ) -> io::Result<String> {
     let epochs = arm.learning.iter().flat_map(|learning| &learning.epochs);
-    let points: Vec<Point> = epochs
-        .filter_map(|epoch| {
-            let Estimate { mean, half_width, .. } = figure(&epoch.figures)?;
-            let half = half_width.unwrap_or(0.0);
-            Some(Point { x: epoch.epoch as f64, mean, low: mean - half, high: mean + half })
-        })
-        .collect();
+    let points: Vec<Point> =
+        epochs.filter_map(|epoch| Some(point(epoch.epoch as f64, figure(&epoch.figures)?))).collect();
     if points.is_empty() {
         return Ok(String::new());
     }

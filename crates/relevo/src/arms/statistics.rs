@@ -30,7 +30,7 @@ fn squared_half_width(means: &[f64], mean: f64) -> Option<f64> {
 }
 
 /// The 97.5% quantile of Student's t distribution.
-fn student(degrees: usize) -> f64 {
+pub(super) fn student(degrees: usize) -> f64 {
     if let Some(exact) = degrees.checked_sub(1).and_then(|i| [12.706, 4.303, 3.182, 2.776].get(i)) {
         return *exact;
     }

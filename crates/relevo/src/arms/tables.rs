@@ -1,7 +1,8 @@
 //! An evaluation as tables, which the terminal and the page of HTML show alike.
 
 use super::{
-    ArmFigures, Breakdown, EpochFigures, Evaluation, Figures, Learning, PLATEAU_SHARE, compare::INTERVALS,
+    ArmFigures, Breakdown, EpochFigures, Evaluation, Figures, Learning, PLATEAU_SHARE, TokenRatio,
+    compare::INTERVALS,
 };
 use crate::{
     report::{Estimate, table},
@@ -31,9 +32,9 @@ impl Evaluation {
         )
     }
 
-    /// What the figures mean.
+    /// What the figures mean, and the one about tokens.
     pub(super) fn notes(&self) -> Vec<String> {
-        vec![
+        let mut notes = vec![
             format!("Intervals: {INTERVALS}."),
             format!(
                 "Epoch: {}. Classes: {}. Warm: {}.",
@@ -43,7 +44,9 @@ impl Evaluation {
                 "Plateau: the first epoch whose mean reward over seeds is at most {:.0}% below that of cold's last epoch.",
                 100.0 * PLATEAU_SHARE
             ),
-        ]
+        ];
+        notes.extend(self.token_ratio.as_ref().map(ratio));
+        notes
     }
 
     pub(super) fn sections(&self) -> Vec<Section> {
@@ -121,6 +124,19 @@ impl Evaluation {
         }
         Section { caption: "What learning took, per seed", rows, long: false }
     }
+}
+
+/// The tokens of two arms until a plateau, in a sentence.
+fn ratio(of: &TokenRatio) -> String {
+    let TokenRatio { level, ratio, interval, seeds, reached_by_parity } = of;
+    let interval = interval.map_or(String::new(), |[low, high]| format!(" ({low:.3} to {high:.3})"));
+    let most = if reached_by_parity < seeds { "at most " } else { "" };
+    format!(
+        "Tokens until cold's plateau, each seed by itself (the first epoch at a reward of {level:.3}), cold's as a share of \
+         parity's: {most}{ratio:.3}{interval}. Parity reached it with {reached_by_parity} of {}; where it did not, all that it \
+         spent counts.",
+        counted(*seeds as u64, "seed")
+    )
 }
 
 /// What an arm was measured to be, or to be above another one.

@@ -47,11 +47,11 @@ pub struct Level {
 }
 
 const SIZE: (u32, u32) = (960, 500);
-const TEXT_PX: f64 = 13.0;
+pub(super) const TEXT_PX: f64 = 13.0;
 const LEARNED: RGBColor = RGBColor(31, 95, 158);
-const INK: RGBColor = RGBColor(51, 65, 77);
-const GRID: RGBColor = RGBColor(228, 232, 236);
-const LEVEL_COLOURS: [RGBColor; 6] = [
+pub(super) const INK: RGBColor = RGBColor(51, 65, 77);
+pub(super) const GRID: RGBColor = RGBColor(228, 232, 236);
+const COLOURS: [RGBColor; 6] = [
     RGBColor(192, 86, 33),
     RGBColor(43, 138, 75),
     RGBColor(128, 78, 160),
@@ -71,7 +71,7 @@ pub fn svg(curve: &Curve) -> io::Result<String> {
     Ok(out)
 }
 
-type Failure = DrawingAreaErrorKind<io::Error>;
+pub(super) type Failure = DrawingAreaErrorKind<io::Error>;
 
 fn draw(curve: &Curve, out: &mut String) -> Result<(), Failure> {
     let finite = |p: &&Point| [p.x, p.mean, p.low, p.high].iter().all(|v| v.is_finite());
@@ -118,7 +118,7 @@ fn draw(curve: &Curve, out: &mut String) -> Result<(), Failure> {
     let x_first = chart.x_range().start;
     for (index, (_, value)) in levels.iter().enumerate() {
         let ends = [(x_first, *value), (x_last, *value)];
-        chart.draw_series(DashedLineSeries::new(ends, 6, 4, level_colour(index).stroke_width(1)))?;
+        chart.draw_series(DashedLineSeries::new(ends, 6, 4, colour(index).stroke_width(1)))?;
     }
     let band = points.iter().map(|p| (p.x, p.low)).chain(points.iter().rev().map(|p| (p.x, p.high)));
     if !points.is_empty() {
@@ -142,7 +142,7 @@ fn draw_level_names<'a>(
     let wishes: Vec<(f64, f64)> = order.iter().map(|&i| (f64::from(at(levels[i].1).1), 1.0)).collect();
     for (&index, y) in order.iter().zip(spread(&wishes, &vec![TEXT_PX + 4.0; wishes.len()])) {
         let (name, value) = &levels[index];
-        let (colour, (x, y_line)) = (level_colour(index), at(*value));
+        let (colour, (x, y_line)) = (colour(index), at(*value));
         let y = y.round() as i32;
         root.draw(&PathElement::new([(x + 2, y_line), (x + 14, y)], colour.stroke_width(1)))?;
         let style = font(TEXT_PX).color(&colour).pos(Pos::new(HPos::Left, VPos::Center));
@@ -176,12 +176,12 @@ fn draw_legend<'a>(
     Ok(())
 }
 
-fn level_colour(index: usize) -> RGBColor {
-    LEVEL_COLOURS[index % LEVEL_COLOURS.len()]
+pub(super) fn colour(index: usize) -> RGBColor {
+    COLOURS[index % COLOURS.len()]
 }
 
 /// The SVG backend divides sizes by 1.24 again.
-fn font(size_px: f64) -> FontDesc<'static> {
+pub(super) fn font(size_px: f64) -> FontDesc<'static> {
     ("sans-serif", size_px * 1.24).into_font()
 }
 
@@ -200,7 +200,7 @@ fn y_range(points: &[Point], levels: &[(String, f64)]) -> std::ops::Range<f64> {
 }
 
 /// A number with no more digits than an axis needs: 0.85, 12, 40k.
-fn short(value: f64) -> String {
+pub(super) fn short(value: f64) -> String {
     let (value, unit) = match value.abs() {
         v if v >= 1e6 => (value / 1e6, "M"),
         v if v >= 1e3 => (value / 1e3, "k"),

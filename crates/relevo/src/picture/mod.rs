@@ -2,6 +2,7 @@
 //! which the caller writes to a file or into a page. The same data gives the same bytes.
 
 pub mod curve;
+pub mod curves;
 pub mod diagram;
 mod layout;
 pub mod map;

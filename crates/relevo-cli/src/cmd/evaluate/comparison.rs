@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Write,
     num::NonZeroUsize,
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
 };
@@ -77,10 +77,10 @@ impl Comparison<'_> {
         &self,
         stage: &Stage,
         arms: &[ArmId],
-        seeds: u64,
+        seeds: Range<u64>,
     ) -> Result<Option<(Vec<Run>, JudgeHealth)>, Fault> {
         let (mut runs, mut health) = (vec![], JudgeHealth::default());
-        for seed in 1..=seeds {
+        for seed in seeds {
             let mut of_seed = vec![];
             for arm in arms {
                 match self.run(*arm, seed).await? {
@@ -132,7 +132,7 @@ impl Comparison<'_> {
                 self.measure(&stage, &mut guard, (arm, seed), || Box::new(Fixed::new(&stage, &workflow)))
                     .await?
             }
-            ArmId::NoSkip | ArmId::Cold | ArmId::Warm => {
+            ArmId::NoSkip | ArmId::Cold | ArmId::Warm | ArmId::Parity => {
                 let Some(session) = Box::pin(self.learn(&stage, arm, seed)).await? else { return Ok(None) };
                 run.lessons = lessons(&folder)?;
                 let learners = || session.participants().iter().map(|p| p.learner()).collect();

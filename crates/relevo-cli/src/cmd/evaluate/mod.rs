@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     num::NonZeroUsize,
+    ops::Range,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -42,7 +43,7 @@ use comparison::Comparison;
 pub(crate) struct EvaluateArguments {
     /// The team file
     team: PathBuf,
-    /// What to compare: fixed, no-skip, cold, warm, single
+    /// What to compare: fixed, no-skip, cold, warm, single, parity
     #[arg(
         long,
         value_name = "ARMS",
@@ -50,9 +51,9 @@ pub(crate) struct EvaluateArguments {
         default_value = "fixed,no-skip,cold,warm,single"
     )]
     arms: Vec<ArmId>,
-    /// How many seeds, from 1
-    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    seeds: u64,
+    /// How many seeds, from 1; or seeds A to B, B excluded
+    #[arg(long, value_name = "N|A..B", default_value = "5", value_parser = parse_seeds)]
+    seeds: Range<u64>,
     /// Epochs of learning
     #[arg(long, value_name = "E", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     epochs: u64,
@@ -84,6 +85,21 @@ pub(crate) struct EvaluateArguments {
     otlp: OtlpOption,
     #[command(flatten)]
     metrics: MetricsOption,
+}
+
+/// The most seeds of an evaluation.
+const SEEDS_MAX: u64 = 1_000;
+
+fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
+    let number = |text: &str| text.parse::<u32>().map(u64::from).map_err(|e| format!("{text:?}: {e}"));
+    let seeds = match text.split_once("..") {
+        Some((first, beyond)) => number(first)?..number(beyond)?,
+        None => 1..number(text)? + 1,
+    };
+    match seeds.is_empty() || seeds.end - seeds.start > SEEDS_MAX {
+        true => Err(format!("a number from 1 to {SEEDS_MAX}, or at most so many seeds such as 1000..1005")),
+        false => Ok(seeds),
+    }
 }
 
 /// Tasks of an epoch of a simulated world, unless somebody says otherwise.
@@ -179,7 +195,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
         whole,
         file: &arguments.team,
     };
-    let runs = comparison.runs(&stage, &arms, arguments.seeds);
+    let runs = comparison.runs(&stage, &arms, arguments.seeds.clone());
     let runs = runtime.block_on(async {
         tokio::select! {
             runs = runs => runs,

@@ -19,16 +19,12 @@ use relevo::coordinate::{
 use relevo_core::Rng;
 use serde_json::json;
 
-use super::{
-    Class, Document as Page, Kind, NOT_STATED, Question,
-    reading::Facts,
-    vocabulary::Vocabulary,
-};
+use super::{Class, Document as Page, Kind, NOT_STATED, Question, reading::Facts, vocabulary::Vocabulary};
 use crate::model_server::{Asked, Reply};
 
 pub use faults::Faults;
-pub use prompt::{NAMES, Size, Skill};
 use prompt::{Misread, Prompt};
+pub use prompt::{NAMES, Size, Skill};
 
 /// What a skill makes of a class: the probability that a large model gets right what follows from the evidence, with the
 /// skills concise, step by step, by the evidence, and none. Of out-of-corpus, that it says so.
@@ -190,7 +186,8 @@ impl Said<'_> {
                 let goal = self.document.goal.as_deref().unwrap_or("Find out what is asked.");
                 let plan = match (&self.question, rng.unit() < of(PLANS)) {
                     (Some(question), true) => {
-                        let subproblem = format!("Find all that is said of {}.", question.about.join(" and of "));
+                        let subproblem =
+                            format!("Find all that is said of {}.", question.about.join(" and of "));
                         json!({"subproblem": subproblem, "constraints": [PLANNED], "open_questions": []})
                     }
                     _ => json!({"subproblem": goal, "constraints": [], "open_questions": []}),
@@ -213,7 +210,10 @@ impl Said<'_> {
                     (false, Some(_)) => Support::Supported,
                     (false, None) => Support::PartiallySupported,
                 };
-                (json!({"verification": {"status": status, "notes": "held against the evidence"}}), THOUGHT[2])
+                (
+                    json!({"verification": {"status": status, "notes": "held against the evidence"}}),
+                    THOUGHT[2],
+                )
             }
             Role::Synthesiser => (json!({"merged_answer": self.merge(rng)}), THOUGHT[3]),
             Role::Evaluator => {
@@ -232,7 +232,8 @@ impl Said<'_> {
 
     /// Whether somebody has found fault with the draft.
     fn told(&self) -> bool {
-        let unsupported = self.document.verification.as_ref().is_some_and(|v| v.status == Support::Unsupported);
+        let unsupported =
+            self.document.verification.as_ref().is_some_and(|v| v.status == Support::Unsupported);
         unsupported || self.document.critique.as_ref().is_some_and(|said| said.contains(WRONG))
     }
 
@@ -273,7 +274,9 @@ impl Said<'_> {
     /// A wrong answer that one could take for the right one, and is not the draft that was found fault with.
     fn err(&self, question: &Question, rng: &mut Rng) -> String {
         let mut wrong = self.models.known.distractors(question);
-        wrong.retain(|answer| Some(answer.as_str()) != self.document.draft_answer.as_deref().filter(|_| self.told()));
+        wrong.retain(|answer| {
+            Some(answer.as_str()) != self.document.draft_answer.as_deref().filter(|_| self.told())
+        });
         match wrong.is_empty() {
             true => NOT_STATED.to_owned(),
             false => wrong.swap_remove(rng.below(wrong.len() as u32) as usize),
@@ -300,7 +303,8 @@ impl Said<'_> {
             return self.solve(rng);
         }
         // The answer of the branches that most of those give which were not found wrong.
-        let status = |b: &relevo::coordinate::document::BranchResult| b.verification.as_ref().map(|v| v.status);
+        let status =
+            |b: &relevo::coordinate::document::BranchResult| b.verification.as_ref().map(|v| v.status);
         let standing = self.document.branches.iter().filter(|b| status(b) != Some(Support::Unsupported));
         let answers: Vec<&str> = standing.map(|b| b.draft_answer.as_str()).collect();
         let most = answers.iter().rev().max_by_key(|a| answers.iter().filter(|b| b == a).count());

@@ -45,12 +45,14 @@ impl Prompt {
         let size = NAMES.iter().find(|(name, _)| *name == asked.model).ok_or(Misread::Model)?.1;
         let role = asked.form.as_deref().and_then(|form| Role::named(form.strip_prefix("relevo_")?));
         let (Some(role), Some(_)) = (role, &asked.schema) else { return Ok(Prompt { size, part: None }) };
-        let said = |who: &str| asked.messages.iter().find(|(speaker, _)| speaker == who).map(|(_, text)| text);
+        let said =
+            |who: &str| asked.messages.iter().find(|(speaker, _)| speaker == who).map(|(_, text)| text);
         let system = said("system").ok_or(Misread::Messages)?;
         let card = system.split(duty(role)).next().unwrap_or_default();
         let user = said("user").ok_or(Misread::Messages)?;
         // Between the marks.
-        let material = user.split_once('\n').and_then(|(_, rest)| rest.rsplit_once('\n')).ok_or(Misread::Messages)?;
+        let material =
+            user.split_once('\n').and_then(|(_, rest)| rest.rsplit_once('\n')).ok_or(Misread::Messages)?;
         let document = Document::parse(material.0.as_bytes()).map_err(|_| Misread::Messages)?;
         Ok(Prompt { size, part: Some((role, Skill::of(card), document)) })
     }
