@@ -9,8 +9,9 @@ use super::{Class, Corpus, CorpusTask, Document, Kind, NOT_STATED, vocabulary::V
 /// The file of the documents, a line each.
 pub const DOCUMENTS_FILE: &str = "documents.jsonl";
 
-/// The team that works on a corpus, and its skills.
-const TEAM: [(&str, &str); 4] = [
+/// What is said of a corpus, the team that works on it, and its skills.
+const TEAM: [(&str, &str); 5] = [
+    ("README.md", include_str!("team/README.md")),
     ("team.toml", include_str!("team/team.toml")),
     ("skills/concise.md", include_str!("team/skills/concise.md")),
     ("skills/cot.md", include_str!("team/skills/cot.md")),

@@ -379,5 +379,34 @@ mod tests {
         assert_eq!(reached(ArmId::Cold), Some((2, 400.0)));
         assert_eq!(reached(ArmId::Warm), Some((1, 200.0)));
         assert_eq!(reached(ArmId::NoSkip), None);
+        assert_eq!(evaluation.token_ratio, None, "there is no parity");
+    }
+
+    #[test]
+    fn tokens_until_the_plateau_are_compared_seed_by_seed() {
+        let cold = |seed, lessons: &[f64]| run(ArmId::Cold, seed, [0.0; 2], lessons);
+        let parity = |seed, lessons: &[f64]| run(ArmId::Parity, seed, [0.0; 2], lessons);
+        let of = |runs: &[Run]| Evaluation::new(setting(), runs).unwrap().token_ratio;
+        // An epoch takes 200 tokens. Cold takes one, parity four or, all that it has, eight.
+        let (late, never) = (
+            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.92],
+            [0.9, 0.98, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9, 0.95],
+        );
+        let soon = [1.0, 0.95, 1.0, 1.0];
+        let runs = [cold(1, &soon), cold(2, &soon), parity(1, &late), parity(2, &never)];
+        let ratio = of(&runs).unwrap();
+        assert!((ratio.level - 0.95).abs() < 1e-12 && (ratio.seeds, ratio.reached_by_parity) == (2, 1));
+        // The geometric mean of 1/4 and 1/8, and t_1 s / sqrt 2 = 12.706 ln(2) / 2 on logarithms.
+        assert!((ratio.ratio - 32.0_f64.sqrt().recip()).abs() < 1e-12, "{ratio:?}");
+        let factor = (12.706 * 2.0_f64.ln() / 2.0).exp();
+        let [low, high] = ratio.interval.unwrap();
+        assert!(
+            (low * factor / ratio.ratio - 1.0).abs() < 1e-9
+                && (high / factor / ratio.ratio - 1.0).abs() < 1e-9
+        );
+        assert_eq!(of(&runs[..1]), None);
+        assert_eq!(of(&[cold(1, &[0.0, 0.0]), parity(1, &late)]).unwrap().interval, None);
+        let uneven = [cold(1, &soon), cold(2, &[0.0, 0.1, 0.0, 0.2]), parity(1, &late), parity(2, &late)];
+        assert_eq!(of(&uneven), None, "cold itself did not come near its mean with the second seed");
     }
 }

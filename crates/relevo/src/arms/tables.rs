@@ -1,7 +1,7 @@
 //! An evaluation as tables, which the terminal and the page of HTML show alike.
 
 use super::{
-    ArmFigures, Breakdown, EpochFigures, Evaluation, Figures, Learning, PLATEAU_SHARE, TokenRatio,
+    ArmFigures, ArmId, Breakdown, EpochFigures, Evaluation, Figures, Learning, PLATEAU_SHARE, TokenRatio,
     compare::INTERVALS,
 };
 use crate::{
@@ -32,7 +32,7 @@ impl Evaluation {
         )
     }
 
-    /// What the figures mean, and the one about tokens.
+    /// What the figures mean, and how many tokens `cold` took against `parity`.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = vec![
             format!("Intervals: {INTERVALS}."),
@@ -45,7 +45,12 @@ impl Evaluation {
                 100.0 * PLATEAU_SHARE
             ),
         ];
-        notes.extend(self.token_ratio.as_ref().map(ratio));
+        let has = |arm| self.arms.iter().any(|a| a.arm == arm);
+        if has(ArmId::Cold) && has(ArmId::Parity) {
+            let unknown = "Tokens until cold's plateau against parity's: unknown, as cold did not come near it with every \
+                           seed; learn for more epochs.";
+            notes.push(self.token_ratio.as_ref().map_or(unknown.to_owned(), ratio));
+        }
         notes
     }
 
