@@ -40,11 +40,11 @@ fn with_models(place: &Place, arguments: &str, then: impl FnOnce(&str)) -> Strin
 #[test]
 fn a_corpus_is_made_searched_and_learned_on() {
     let place = Place::new();
-    let said = place.relevo("lab corpus incident --seed 7 --tasks 24 --tests 16 --out c");
-    assert_holds(&said.stderr, &["24 tasks to learn on, 16 to measure on", "relevo lab models c"]);
+    let said = place.relevo("lab corpus incident --seed 7 --tasks 16 --tests 8 --out c");
+    assert_holds(&said.stderr, &["16 tasks to learn on, 8 to measure on", "relevo lab models c"]);
     assert_holds(&place.read("c/README.md"), &["generated, and nothing in them is real"]);
-    place.ok("lab corpus incident --seed 7 --tasks 24 --tests 16 --out same");
-    for file in ["documents.jsonl", "train.jsonl", "test.jsonl", "team.toml", "tasks/test-pair-3.txt"] {
+    place.ok("lab corpus incident --seed 7 --tasks 16 --tests 8 --out same");
+    for file in ["documents.jsonl", "train.jsonl", "test.jsonl", "team.toml", "tasks/test-pair-2.txt"] {
         assert_eq!(place.read(&format!("c/{file}")), place.read(&format!("same/{file}")), "{file}");
     }
     let document: Value =
@@ -52,8 +52,7 @@ fn a_corpus_is_made_searched_and_learned_on() {
     let found = place.ok(&format!("lab search c {} --most 1", document["title"].as_str().unwrap()));
     assert_holds(&found, &[document["id"].as_str().unwrap()]);
 
-    let evaluate = "evaluate c/team.toml --arms fixed,no-skip,cold,warm,single,parity --class class --seeds 1000..1002 \
-                    --epochs 2 --out";
+    let evaluate = "evaluate c/team.toml --class class --epochs 2";
     let requests = with_models(&place, "--seed 7", |url| {
         let run = |arguments: &str| Said::new(relevo(&place, url, arguments).output().unwrap());
         assert_holds(&run("doctor c/team.toml").stdout, &["scripted-large answers", "all is there"]);
@@ -74,10 +73,10 @@ fn a_corpus_is_made_searched_and_learned_on() {
     };
     let mean = |name: &str, of: &str| arm(name)["measured"]["total"][of]["mean"].as_f64().unwrap();
     assert_eq!(mean("fixed", "calls"), 17.0);
-    assert!(mean("fixed", "quality") > 0.5 && mean("single", "quality") < 0.4);
+    assert!(mean("fixed", "quality") > 0.5);
     assert!(mean("cold", "tokens") < 0.5 * mean("fixed", "tokens"));
     assert_eq!(arm("cold")["measured"]["by_class"].as_object().unwrap().len(), 8);
-    assert!(mean("parity", "money") > 0.0 && arm("parity")["learning"]["tasks"]["mean"] == 48.0);
+    assert!(mean("parity", "money") > 0.0 && arm("parity")["learning"]["tasks"]["mean"] == 32.0);
     assert_holds(
         &place.read("arms/evaluation.html"),
         &["quality per task while learning, by the tokens", ">parity<"],

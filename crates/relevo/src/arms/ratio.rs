@@ -4,11 +4,10 @@ use serde::Serialize;
 
 use super::{PLATEAU_SHARE, Run, Sample, statistics::student};
 
-/// The tokens that `cold` takes to reach its plateau, divided by those that `parity` takes to reach the same.
+/// The tokens that `cold` takes to reach its plateau, divided by those that `parity` takes to reach the same. Each seed has
+/// a plateau of its own: the mean reward of the last epoch of `cold`, less 5%.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TokenRatio {
-    /// The reward per task that has to be reached in an epoch: the plateau less 5%.
-    pub level: f64,
     /// The geometric mean over seeds.
     pub ratio: f64,
     /// Its 95% interval over seeds, by Student's t on logarithms; absent with one seed.
@@ -20,17 +19,17 @@ pub struct TokenRatio {
 }
 
 impl TokenRatio {
-    /// The ratio of two arms with the same seeds in the same order; none where a seed of `cold` never reaches the level, or
-    /// nothing was spent.
-    pub(super) fn new(cold: &[&Run], other: &[&Run], epoch_tasks: u64, plateau: f64) -> Option<Self> {
-        let level = plateau - PLATEAU_SHARE * plateau.abs();
+    /// The ratio of two arms with the same seeds in the same order; none where nothing was spent.
+    pub(super) fn new(cold: &[&Run], parity: &[&Run], epoch_tasks: u64) -> Option<Self> {
+        let epoch = epoch_tasks.max(1) as usize;
         let (mut logs, mut reached_by_parity) = (vec![], 0);
-        for (cold, other) in cold.iter().zip(other) {
-            let until = |run: &Run| tokens_until(&run.lessons, epoch_tasks, level);
-            let all: u64 = other.lessons.iter().map(|s| s.tokens).sum();
-            let spent = until(other);
+        for (cold, parity) in cold.iter().zip(parity) {
+            let last = mean(cold.lessons.chunks(epoch).last()?);
+            let level = last - PLATEAU_SHARE * last.abs();
+            let spent = tokens_until(&parity.lessons, epoch, level);
             reached_by_parity += usize::from(spent.is_some());
-            let ratio = until(cold)? as f64 / spent.unwrap_or(all) as f64;
+            let spent = spent.unwrap_or_else(|| tokens(&parity.lessons));
+            let ratio = tokens_until(&cold.lessons, epoch, level)? as f64 / spent as f64;
             logs.push(Some(ratio.ln()).filter(|log| log.is_finite())?);
         }
         let n = logs.len() as f64;
@@ -41,20 +40,21 @@ impl TokenRatio {
             let half = student(logs.len() - 1) * (squares / (n - 1.0) / n).sqrt();
             [mean - half, mean + half].map(f64::exp)
         });
-        (n > 0.0).then_some(TokenRatio {
-            level,
-            ratio: mean.exp(),
-            interval,
-            seeds: logs.len(),
-            reached_by_parity,
-        })
+        let (ratio, seeds) = (mean.exp(), logs.len());
+        (seeds > 0).then_some(TokenRatio { ratio, interval, seeds, reached_by_parity })
     }
 }
 
+fn mean(tasks: &[Sample]) -> f64 {
+    tasks.iter().map(|s| s.reward).sum::<f64>() / tasks.len() as f64
+}
+
+fn tokens(tasks: &[Sample]) -> u64 {
+    tasks.iter().map(|s| s.tokens).sum()
+}
+
 /// The tokens spent until the end of the first epoch whose mean reward is at the level.
-fn tokens_until(lessons: &[Sample], epoch_tasks: u64, level: f64) -> Option<u64> {
-    let epoch = epoch_tasks.max(1) as usize;
-    let mean = |tasks: &[Sample]| tasks.iter().map(|s| s.reward).sum::<f64>() / tasks.len() as f64;
-    let at = lessons.chunks_exact(epoch).position(|tasks| mean(tasks) >= level)?;
-    Some(lessons[..(at + 1) * epoch].iter().map(|s| s.tokens).sum())
+fn tokens_until(lessons: &[Sample], epoch: usize, level: f64) -> Option<u64> {
+    let at = lessons.chunks(epoch).position(|tasks| mean(tasks) >= level)?;
+    Some(tokens(&lessons[..((at + 1) * epoch).min(lessons.len())]))
 }

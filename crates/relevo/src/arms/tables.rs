@@ -1,7 +1,7 @@
 //! An evaluation as tables, which the terminal and the page of HTML show alike.
 
 use super::{
-    ArmFigures, ArmId, Breakdown, EpochFigures, Evaluation, Figures, Learning, PLATEAU_SHARE, TokenRatio,
+    ArmFigures, Breakdown, EpochFigures, Evaluation, Figures, Learning, PLATEAU_SHARE, TokenRatio,
     compare::INTERVALS,
 };
 use crate::{
@@ -45,12 +45,7 @@ impl Evaluation {
                 100.0 * PLATEAU_SHARE
             ),
         ];
-        let has = |arm| self.arms.iter().any(|a| a.arm == arm);
-        if has(ArmId::Cold) && has(ArmId::Parity) {
-            let unknown = "Tokens until cold's plateau against parity's: unknown, as cold did not come near it with every \
-                           seed; learn for more epochs.";
-            notes.push(self.token_ratio.as_ref().map_or(unknown.to_owned(), ratio));
-        }
+        notes.extend(self.token_ratio.as_ref().map(ratio));
         notes
     }
 
@@ -133,13 +128,12 @@ impl Evaluation {
 
 /// The tokens of two arms until a plateau, in a sentence.
 fn ratio(of: &TokenRatio) -> String {
-    let TokenRatio { level, ratio, interval, seeds, reached_by_parity } = of;
+    let TokenRatio { ratio, interval, seeds, reached_by_parity } = of;
     let interval = interval.map_or(String::new(), |[low, high]| format!(" ({low:.3} to {high:.3})"));
     let most = if reached_by_parity < seeds { "at most " } else { "" };
     format!(
-        "Tokens until cold's plateau, each seed by itself (the first epoch at a reward of {level:.3}), cold's as a share of \
-         parity's: {most}{ratio:.3}{interval}. Parity reached it with {reached_by_parity} of {}; where it did not, all that it \
-         spent counts.",
+        "Tokens until cold's plateau, each seed's own, as a share of what parity takes to it: {most}{ratio:.3}{interval}. Parity \
+         reached it with {reached_by_parity} of {}; where it did not, all that it spent counts.",
         counted(*seeds as u64, "seed")
     )
 }
