@@ -438,3 +438,30 @@ fn what_cannot_be_followed_is_refused() {
         assert!(said.contains(says) && !said.contains("dGFpbnQ"), "{said}");
     }
 }
+
+/// The program of a tool server outlives the call that started it, and is told of none; its calls are told.
+#[test]
+fn a_call_of_a_tool_is_a_span() {
+    let (place, server, collector) =
+        (desk(), ModelServer::start(plan).unwrap(), Collector::start(StatusCode::OK));
+    let program = env!("CARGO_BIN_EXE_relevo");
+    let tools = format!(
+        "[tools.lab]\ncommand = [\"{program}\", \"lab\", \"tool-server\", \"--texts\", \"texts.jsonl\"]"
+    );
+    let memory = "[[agents]]\nname = \"memory\"\ntool = \"lab.search\"\narguments = { query = \"{goal}\" }\n";
+    place.write("team.toml", &TEAM.replacen("[[agents]]", &format!("{tools}\n{memory}[[agents]]"), 1));
+    place.write("texts.jsonl", &json!({"source": "atlas", "text": "taint"}).to_string());
+    let otlp = format!("--otlp={}", collector.url());
+    let said =
+        Said::new(command(&place, &server, &format!("learn team.toml --out run {otlp}")).output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let spans = collector.spans();
+    let calls: Vec<&Span> = spans.iter().filter(|span| span.name == "invoke_agent memory").collect();
+    let of_tool: Vec<&Span> = spans.iter().filter(|span| span.name == "execute_tool search").collect();
+    assert!(!of_tool.is_empty() && of_tool.len() == calls.len(), "{} for {}", of_tool.len(), calls.len());
+    for span in of_tool {
+        let of = attributes(&span.attributes);
+        assert_eq!((&of["gen_ai.tool.name"], &of["relevo.tool.server"]), (&json!("search"), &json!("lab")));
+        assert!(calls.iter().any(|call| call.span_id == span.parent_span_id));
+    }
+}

@@ -145,6 +145,7 @@ async fn performed(server: &ModelServer, model: &str, role: Role, tasks: &[Hando
         max_tokens: None,
         role: Some(role),
         instructions: "Use nothing but the evidence.".into(),
+        tools: None,
         timeout: std::time::Duration::from_secs(20),
         output_bytes_max: 1 << 20,
         listener: Default::default(),

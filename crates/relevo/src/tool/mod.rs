@@ -31,7 +31,8 @@ use self::{
 };
 use crate::{
     agent::{Failure, process::tail},
-    model::environment::Environment,
+    model::{TokenUsage, environment::Environment},
+    observe::{Asking, Whom},
     team::{ToolSection, nearest},
 };
 
@@ -130,7 +131,8 @@ impl ToolServer {
             let what = format!("the tool {tool:?} is not in allow of [tools.{}]", self.name);
             return Err(Failure::Denied(what));
         }
-        self.within(limit, async |session| {
+        let asking = Asking::begin(0, || Whom::Tool { server: self.name.clone(), name: tool.to_owned() });
+        let called = self.within(limit, async |session| {
             let params = CallToolRequestParams::new(tool.to_owned()).with_arguments(arguments);
             let response = session.peer().call_tool_once(params).await;
             match response {
@@ -144,8 +146,10 @@ impl ToolServer {
                 }
                 Err(e) => Err(self.reach.of_service(e, &session).await),
             }
-        })
-        .await
+        });
+        let called = called.await;
+        asking.end(called.as_ref().map(|_| TokenUsage::default()).map_err(Failure::kind));
+        called
     }
 
     /// What a call costs of which this came.

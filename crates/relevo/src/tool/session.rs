@@ -259,6 +259,8 @@ impl Program {
             true => env::current_dir().unwrap_or_default(),
             false => agent.directory.clone(),
         };
+        // It outlives the call that it is started for.
+        command.env_remove("TRACEPARENT");
         command.current_dir(directory).envs(variables.iter().map(|(name, value)| (name, value)));
         let mut child = spawn(&mut command)?;
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
