@@ -10,7 +10,7 @@ pub const FILE: &str = ".env";
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// As much of a service's message as a failure repeats, in bytes.
-const MESSAGE_BYTES_MAX: usize = 512;
+const MESSAGE_BYTES_MAX: usize = 200;
 
 /// The variables that a team may use. Showing it shows their names alone.
 #[derive(Clone, Default)]
