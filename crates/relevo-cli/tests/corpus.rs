@@ -6,7 +6,7 @@ use std::{
     env,
     io::{BufRead, BufReader},
     path::Path,
-    process::Command,
+    process::{Child, Command},
 };
 
 use place::{Place, Said, assert_holds, signal};
@@ -23,14 +23,25 @@ fn relevo(place: &Place, url: &str, arguments: &str) -> Command {
     command
 }
 
+/// A server that does not outlive a test that fails.
+struct Served(Option<Child>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|mut server| server.kill());
+    }
+}
+
 /// Models that are served while something is done with their URL.
 fn with_models(place: &Place, arguments: &str, then: impl FnOnce(&str)) -> String {
-    let mut server = place.command(&format!("lab models c --port 0 {arguments}")).spawn().unwrap();
+    let mut served =
+        Served(Some(place.command(&format!("lab models c --port 0 {arguments}")).spawn().unwrap()));
     let mut line = String::new();
-    BufReader::new(server.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(served.0.as_mut().unwrap().stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let url = line.trim().strip_prefix("export OPENAI_BASE_URL=").unwrap();
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     then(url);
+    let server = served.0.take().unwrap();
     signal(&server, "INT");
     let said = Said::new(server.wait_with_output().unwrap());
     assert_eq!(said.code, Some(0), "{}", said.stderr);
