@@ -15,7 +15,7 @@ use relevo_core::{
     record::Table,
 };
 
-use super::{Fault, print};
+use super::{Fault, doctor, print};
 use crate::{telemetry::OtlpOption, world};
 
 /// Route one item by a learned policy, and print each handoff and why
@@ -35,6 +35,9 @@ pub(crate) struct RunArguments {
     /// Show on standard error what models answer, as it grows
     #[arg(long)]
     show: bool,
+    /// Begin without asking every model and tool server first whether it answers
+    #[arg(long)]
+    no_preflight: bool,
     #[command(flatten)]
     otlp: OtlpOption,
 }
@@ -58,6 +61,9 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
     let task = stage.tasks().open(&arguments.input)?;
     let mut greedy = Greedy { learners: learners.clone() };
     let (runtime, mut guard) = (world::runtime()?, stage.guard());
+    if !arguments.no_preflight {
+        runtime.block_on(doctor::preflight(&stage))?;
+    }
     let interrupted = async {
         tokio::signal::ctrl_c().await.ok();
     };
