@@ -79,6 +79,28 @@ fn arms_are_compared_task_by_task() {
     assert_holds(&place.ok(&format!("report {out}/cold-1")), &["20 of 20 tasks ended, seed 1"]);
 }
 
+/// What a person would wire is a peer, not every cell there is.
+#[test]
+fn fixed_is_the_workflow_of_the_team() {
+    let place = desk();
+    let team = place.read("team.toml");
+    let flow = |rest: &str| {
+        place.write("team.toml", &format!("{team}\n[[workflows]]\nname = \"usual\"\n{rest}\n"));
+    };
+    flow("route = [\"planner\", \"solver_cot_large\", \"evaluator\"]");
+    let text = place.ok(&format!("evaluate team.toml --arms fixed,single --out arms {SMALL}"));
+    assert_holds(&text, &["fixed is the workflow usual: planner, solver_cot_large, evaluator"]);
+    let evaluation: Value = serde_json::from_str(&place.read("arms/evaluation.json")).unwrap();
+    assert_eq!(figure(&evaluation, "fixed", "/measured/total/calls/mean"), 3.0);
+    flow("route = [\"planner\", \"evaluator\"]");
+    let changed = place.error(&format!("evaluate team.toml --arms fixed,single --out arms {SMALL} --resume"));
+    assert_holds(&changed, &["begun with fixed", "solver_cot_large"]);
+    flow("rules = []\nroute = [\"planer\"]");
+    assert_holds(&place.error("evaluate team.toml --out other"), &["did you mean \"planner\"?"]);
+    flow("route = [\"planner\"]\nrepeat_until = { \"a\" = [\"b\"] }");
+    assert_holds(&place.error("evaluate team.toml --out other"), &["without rules or repeat_until"]);
+}
+
 #[test]
 fn what_is_finished_is_not_run_again() {
     let place = desk();

@@ -31,7 +31,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ArmId {
-    /// The plan in order, nothing passed over, nothing learned.
+    /// The first workflow of the team file, or else the plan in order, nothing passed over; nothing learned.
     Fixed,
     /// Learned from nothing, and no choice passes over a cell: neither skips, nor `only:`.
     NoSkip,

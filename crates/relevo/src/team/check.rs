@@ -85,7 +85,9 @@ impl TeamSpec {
             }
             let route = flow.route.iter().enumerate().map(|(k, to)| (format!("{place}/route/{k}"), to));
             let rules = flow.rules.iter().enumerate().map(|(k, r)| (format!("{place}/rules/{k}/to"), &r.to));
-            for (place, to) in route.chain(rules).filter(|(_, to)| *to != FINISH) {
+            // Which cells there are is known when variants are.
+            let named = route.chain(rules).filter(|(_, to)| *to != FINISH && self.coordinator.is_none());
+            for (place, to) in named {
                 known(place, to, &what)?;
             }
             for (k, rule) in flow.rules.iter().enumerate() {

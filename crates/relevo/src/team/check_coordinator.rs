@@ -1,7 +1,7 @@
 //! What a coordinated team must hold, and any other must not.
 
 use super::{
-    AgentSpec, CoordinatorSection, FINISH, TeamSpec, Variants,
+    AgentSpec, CoordinatorSection, FINISH, TeamSpec, Variants, WorkflowSpec,
     check::{Fault, check_name, nearest},
 };
 use crate::coordinate::{
@@ -72,8 +72,10 @@ pub(super) fn check_coordinator(section: &CoordinatorSection, team: &TeamSpec) -
     if let Some(at) = facts.iter().position(|fact| fact.is_empty() || fact.contains(char::is_whitespace)) {
         return fault(&format!("facts/{at}"), format!("{:?} is no name of a fact", facts[at]));
     }
-    if let Some(flow) = team.workflows.iter().position(|_| true) {
-        let what = "fixed workflows are for teams without a coordinator: leave them out";
+    let is_route = |flow: &WorkflowSpec| flow.rules.is_empty() && flow.repeat_until.is_none();
+    if let Some(flow) = team.workflows.iter().position(|flow| !is_route(flow)) {
+        let what =
+            "a workflow of a coordinated team is a route = [..] of cells, without rules or repeat_until";
         return Err(Fault::new(format!("workflows/{flow}"), what));
     }
     for (i, agent) in team.agents.iter().enumerate() {

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentSpec, TeamSpec,
-    check::{Fault, check_name},
+    AgentSpec, FINISH, TeamSpec,
+    check::{Fault, check_name, shown, unknown},
 };
 use crate::coordinate::{
     activation::{Activation, Entry, chain},
@@ -207,6 +207,15 @@ impl TeamSpec {
             let cells: Vec<Cell> = self.agents.iter().filter_map(|agent| cell(agent).ok()).collect();
             for regime in Regime::ALL {
                 section.activation(regime, &cells).map_err(|(place, what)| Fault::new(place, what))?;
+            }
+            for (i, flow) in self.workflows.iter().enumerate() {
+                let strange = flow.route.iter().position(|to| to != FINISH && !names.contains(to));
+                if let Some(k) = strange {
+                    let (place, what) =
+                        (format!("workflows/{i}/route/{k}"), format!("workflow {:?}", shown(&flow.name)));
+                    let cells = self.agents.iter().map(|agent| agent.name.as_str());
+                    return Err(unknown(place, &flow.route[k], &what, cells));
+                }
             }
         }
         folder.map_or(Ok(()), |folder| self.read_cards(folder, &places))?;

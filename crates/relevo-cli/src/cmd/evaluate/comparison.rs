@@ -122,7 +122,11 @@ impl Comparison<'_> {
         let measured = match arm {
             ArmId::Fixed => {
                 let mut guard = stage.guard();
-                self.measure(&stage, &mut guard, (arm, seed), || Box::new(InOrder)).await?
+                let chooser = || match self.team.workflows.first() {
+                    Some(workflow) => Box::new(Fixed::new(&stage, workflow)) as Box<dyn Chooser>,
+                    None => Box::new(InOrder),
+                };
+                self.measure(&stage, &mut guard, (arm, seed), chooser).await?
             }
             ArmId::Single => {
                 let Some((chosen, lessons)) = self.single(&stage, seed).await? else { return Ok(None) };

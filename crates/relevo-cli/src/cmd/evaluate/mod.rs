@@ -120,6 +120,8 @@ struct Plan {
     /// BLAKE3 of the policy of `--from`.
     from: Option<String>,
     class: Option<String>,
+    /// The workflow of the team file that `fixed` is, if it has one.
+    fixed: Option<Vec<String>>,
 }
 
 pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault> {
@@ -160,6 +162,7 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
         tests: tests.len() as u64,
         from: policy.as_ref().map(|policy| policy.source.ledger.clone()),
         class: arguments.class.clone(),
+        fixed: team.workflows.first().map(|workflow| workflow.route.clone()),
     };
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-arms", team.name)));
     let runtime = world::runtime()?;
@@ -254,6 +257,9 @@ fn setting(
     }
     if arms.contains(&ArmId::NoSkip) && !section.skips && !section.alone {
         notices.push("no-skip is the same as cold: in this team no choice passes over a cell".to_owned());
+    }
+    if let Some(workflow) = team.workflows.first().filter(|_| arms.contains(&ArmId::Fixed)) {
+        notices.push(format!("fixed is the workflow {}: {}", workflow.name, workflow.route.join(", ")));
     }
     if team.reward.scale == RewardScale::Median {
         notices.push("costs are counted in the median over all measured tasks of all arms".to_owned());
