@@ -3,7 +3,7 @@
 //!
 //! What is on record is told as it is recorded. What a call asks of models and tools on its way is gathered with it: the
 //! place of the call goes with its future, so that whoever asks need not be told where it belongs, and finds it by
-//! [`Asking::begin`] and [`traceparent`]. Times are milliseconds since 1970, by the clock of the stage.
+//! `Asking::begin` and `traceparent`. Times are milliseconds since 1970, by the clock of the stage.
 
 use std::{
     fmt,

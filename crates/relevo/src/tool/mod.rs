@@ -1,6 +1,6 @@
 //! Tools behind MCP servers: programs that are spoken to over their pipes, and services over HTTP.
 //!
-//! [`ToolServers`] are those of a team file. A [`ToolServer`] has one [`session`] with its server, which is opened by the
+//! [`ToolServers`] are those of a team file. A [`ToolServer`] has one `session` with its server, which is opened by the
 //! first call, shared by all, opened again by the next call after it broke (not at once if that happens time and again),
 //! and ended when the server is dropped. A call that was sent is not sent again, as it may have been done. What came of a
 //! call is a [`Found`]; whatever went wrong is a typed [`Failure`], told by statuses and codes and never by what a message
