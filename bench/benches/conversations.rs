@@ -92,8 +92,12 @@ fn serve(seen: Arc<Mutex<Seen>>) -> String {
 
 async fn complete(State(seen): State<Arc<Mutex<Seen>>>, Json(asked): Json<Value>) -> Json<Value> {
     let came = Instant::now();
-    let text = asked["messages"].as_array().and_then(|all| all.last()).map_or("", |m| m["content"].as_str().unwrap());
-    let conversation = text.split("conversation ").nth(1).map_or("", |rest| rest.split([' ', '"']).next().unwrap());
+    let text = asked["messages"]
+        .as_array()
+        .and_then(|all| all.last())
+        .map_or("", |m| m["content"].as_str().unwrap());
+    let conversation =
+        text.split("conversation ").nth(1).map_or("", |rest| rest.split([' ', '"']).next().unwrap());
     let number = {
         let mut seen = seen.lock().expect("nobody panics with it");
         if let Some(last) = seen.last.remove(conversation) {
@@ -128,7 +132,7 @@ async fn complete(State(seen): State<Arc<Mutex<Seen>>>, Json(asked): Json<Value>
     reply
 }
 
-/// The same questions and waits by a bare HTTP client: so many conversations at a time of four questions each.
+/// The same waits by a bare HTTP client: so many conversations at a time, of twenty questions each.
 async fn bare(url: &str, prompt: &str) {
     let client = reqwest::Client::builder().tcp_nodelay(true).build().expect("a client");
     let conversations = (0..AT_A_TIME).map(|number| {
@@ -153,7 +157,8 @@ fn main() {
     let folder = std::env::temp_dir().join(format!("relevo-conversations-{}", std::process::id()));
     fs::create_dir_all(folder.join("run")).expect("a place for the run");
     let tasks = (0..TASKS).map(|n| {
-        fs::write(folder.join(n.to_string()), format!("conversation {n} about something")).expect("it is ours");
+        fs::write(folder.join(n.to_string()), format!("conversation {n} about something"))
+            .expect("it is ours");
         json!({"id": n.to_string(), "input": n.to_string(), "expect": {"text": "none"}}).to_string() + "\n"
     });
     fs::write(folder.join("tasks.jsonl"), tasks.collect::<String>()).expect("it is ours");
@@ -165,7 +170,8 @@ fn main() {
     let bare = gaps(&seen);
     *seen.lock().expect("nobody panics with it") = Seen::default();
 
-    let team = TeamSpec::parse(&TEAM.replace("URL", &url)).unwrap_or_else(|(line, what)| panic!("line {line:?}: {what}"));
+    let team = TeamSpec::parse(&TEAM.replace("URL", &url))
+        .unwrap_or_else(|(line, what)| panic!("line {line:?}: {what}"));
     let stage = Stage::new(team, &folder, None).expect("the team acts").in_epochs();
     let config = RunConfig { seed: 1, episodes: TASKS };
     let session = Session::start(&stage, Path::new(&folder.join("run")), config).expect("it begins");
