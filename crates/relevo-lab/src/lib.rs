@@ -11,6 +11,7 @@ pub mod environments;
 pub mod experiment;
 pub mod experiments;
 pub mod linalg;
+mod loopback;
 pub mod mail;
 pub mod model_server;
 pub mod playthrough;

@@ -6,12 +6,10 @@
 use std::{
     convert::Infallible,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -25,7 +23,8 @@ use axum::{
 };
 use relevo_core::Rng;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+
+use crate::loopback::Loopback;
 
 /// The most requests that a server remembers for its tests.
 const ASKED_MAX: usize = 10_000;
@@ -127,10 +126,8 @@ pub fn instance(schema: &Value, rng: &mut Rng) -> Value {
 
 /// The server; it ends when it is dropped.
 pub struct ModelServer {
-    address: SocketAddr,
+    server: Loopback,
     state: Arc<Served>,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 type Script = dyn Fn(&Asked) -> Reply + Send + Sync;
@@ -157,9 +154,6 @@ impl ModelServer {
     }
 
     fn open(port: u16, remembered: usize, script: Box<Script>) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
         let state = Arc::new(Served {
             script,
             remembered,
@@ -172,23 +166,12 @@ impl ModelServer {
             .route("/v1/chat/completions", post(complete))
             .route("/v1/models", get(async || Json(json!({"object": "list", "data": [{"id": "made-up"}]}))))
             .with_state(state.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (end, ended) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("it does not block");
-                tokio::select! {
-                    _ = axum::serve(listener, app) => {}
-                    _ = ended => {}
-                }
-            });
-        });
-        Ok(ModelServer { address, state, end: Some(end), thread: Some(thread) })
+        Ok(ModelServer { server: Loopback::serve(port, app)?, state })
     }
 
     /// Where it serves.
     pub fn url(&self) -> String {
-        format!("http://{}/v1", self.address)
+        format!("http://{}/v1", self.server.address())
     }
 
     /// How many chat completions were asked for.
@@ -204,14 +187,6 @@ impl ModelServer {
     /// What was asked, in order.
     pub fn asked(&self) -> Vec<Asked> {
         self.state.asked.lock().expect("no thread panics with it").clone()
-    }
-}
-
-impl Drop for ModelServer {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        // A thread that panicked has served nothing, which its test will have seen.
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

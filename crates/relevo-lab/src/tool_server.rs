@@ -16,10 +16,8 @@
 
 use std::{
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -43,7 +41,8 @@ use rmcp::{
     },
 };
 use serde_json::{Map, Value, json};
-use tokio::sync::oneshot;
+
+use crate::loopback::Loopback;
 
 /// The most calls that are remembered.
 const CALLS_MAX: usize = 10_000;
@@ -209,18 +208,14 @@ impl ServerHandler for Tools {
 
 /// A server over HTTP; it ends when it is dropped.
 pub struct ToolServer {
-    address: SocketAddr,
+    server: Loopback,
     calls: Arc<Mutex<Vec<(String, Value)>>>,
-    end: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl ToolServer {
     /// Serve on a port and a thread of its own; whoever does not send `key`, if there is one, gets `status`.
     pub fn start(tools: Tools, key: Option<&'static str>, status: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let (address, calls) = (listener.local_addr()?, tools.calls.clone());
+        let calls = tools.calls.clone();
         let config = StreamableHttpServerConfig::default();
         let sessions = Arc::new(LocalSessionManager::default());
         let service = StreamableHttpService::new(move || Ok(tools.clone()), sessions, config);
@@ -232,34 +227,16 @@ impl ToolServer {
             async move { if admitted { next.run(request).await } else { refused.into_response() } }
         };
         let app = Router::new().nest_service("/mcp", service).layer(middleware::from_fn(admit));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (end, ended) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).expect("it does not block");
-                tokio::select! {
-                    _ = axum::serve(listener, app) => {}
-                    _ = ended => {}
-                }
-            });
-        });
-        Ok(ToolServer { address, calls, end: Some(end), thread: Some(thread) })
+        Ok(ToolServer { server: Loopback::serve(0, app)?, calls })
     }
 
     /// Where it serves.
     pub fn url(&self) -> String {
-        format!("http://{}/mcp", self.address)
+        format!("http://{}/mcp", self.server.address())
     }
 
     /// The tools that were called, in order, with their arguments.
     pub fn calls(&self) -> Vec<(String, Value)> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Drop for ToolServer {
-    fn drop(&mut self) {
-        drop(self.end.take());
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
