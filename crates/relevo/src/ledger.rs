@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use relevo_core::{
     ids::AgentId,
     record::{Chain, Entry, EntryDecoder, Reader, Record, RecordError},
@@ -88,8 +89,8 @@ impl Ledger {
         Ok(Ledger { path: path.to_owned(), file, buffer, chain, bytes: 0 })
     }
 
-    /// Read a ledger up to its last whole entry. The file stays as it is until [`Ledger::cut_off_torn_end`], which must
-    /// come before anything is added.
+    /// Read a ledger up to its last whole entry. The file stays as it is until [`Ledger::end_behind`], which must come
+    /// before anything is added.
     pub fn recover(path: &Path) -> Result<(Self, Recovered), LedgerError> {
         let opened = OpenOptions::new().read(true).write(true).open(path);
         let file = io(path, "it cannot be opened", opened)?;
@@ -121,10 +122,19 @@ impl Ledger {
         Ok((ledger, Recovered { bytes, dropped, last }))
     }
 
-    /// Make the file end where the sound part of a recovered ledger does.
-    pub fn cut_off_torn_end(&mut self) -> Result<(), LedgerError> {
+    /// Make the file end behind these entries of a recovered ledger, its first ones.
+    pub fn end_behind(&mut self, sound: &[u8]) -> Result<(), LedgerError> {
+        if sound.len() as u64 != self.bytes {
+            let mut reader = Reader::new(sound);
+            while reader.next_entry().map_err(|source| self.damaged(sound.len(), source))?.is_some() {}
+            (self.chain, self.bytes) = (reader.chain().clone(), sound.len() as u64);
+        }
         io(&self.path, "its torn end cannot be cut off", self.file.set_len(self.bytes))?;
         io(&self.path, "its end cannot be found", self.file.seek(SeekFrom::Start(self.bytes))).map(drop)
+    }
+
+    fn damaged(&self, good: usize, source: RecordError) -> LedgerError {
+        LedgerError::Damaged { path: self.path.clone(), good, source }
     }
 
     /// Add an entry; it is durable after [`Ledger::flush`] or [`Ledger::seal`].
@@ -150,10 +160,29 @@ impl Ledger {
 
     /// Seal everything before, and sync it to the disk.
     pub fn seal(&mut self) -> Result<(), LedgerError> {
+        self.seal_unsynced()?;
+        io(&self.path, "it cannot be synced", self.file.sync_data())
+    }
+
+    /// Seal everything before, and hand it to the operating system.
+    pub fn seal_unsynced(&mut self) -> Result<(), LedgerError> {
         let head = self.chain.seal();
         self.append(AgentId::ORIGIN, Record::Sealed { head });
-        self.flush()?;
-        io(&self.path, "it cannot be synced", self.file.sync_data())
+        self.flush()
+    }
+
+    /// Begin to sync what was handed to the operating system to the disk, on a thread of its own, and before it the files
+    /// that it rests on; within a tokio runtime.
+    pub fn sync(&self, rests_on: std::io::Result<Vec<File>>) -> BoxFuture<'static, Result<(), LedgerError>> {
+        let (path, file) = (self.path.clone(), self.file.try_clone());
+        let syncing = tokio::task::spawn_blocking(move || {
+            rests_on?.iter().try_for_each(File::sync_data)?;
+            file?.sync_data()
+        });
+        Box::pin(async move {
+            let synced = syncing.await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
+            io(&path, "it cannot be synced", synced)
+        })
     }
 
     /// Chain head over all bytes so far.

@@ -617,8 +617,10 @@ async fn what_a_killed_run_had_not_released_is_released() {
     let shop = Shop::new();
     let stage = shop.stage("");
     learn(&stage, shop.path(), 2, 1).await;
-    fs::create_dir_all(shop.path().join("outcomes/1")).unwrap();
-    fs::write(shop.path().join("outcomes/1/0"), "secret").unwrap();
+    let left =
+        "{\"episode\":1,\"call\":0,\"given\":false,\"bytes\":6}\nsecret{\"episode\":1,\"call\":1,\"giv";
+    fs::create_dir_all(shop.path().join("outcomes")).unwrap();
+    fs::write(shop.path().join("outcomes/0"), left).unwrap();
     let (mut session, _) = Session::resume(&stage, shop.path(), None, None).unwrap();
     assert!(session.run(|_| ControlFlow::Continue(())).await.unwrap().is_continue());
     assert_eq!(files(&shop.path().join("outcomes")), []);

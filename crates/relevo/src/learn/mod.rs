@@ -5,6 +5,7 @@
 //! Here is the path of a handoff: an effect of [`Participant::apply`] is recorded, carried out, and its outcome goes back in
 //! as the next event.
 
+mod ends;
 mod episode;
 mod resume;
 mod run;
@@ -231,17 +232,24 @@ impl<'s> Session<'s> {
             Record::Opened { format: FORMAT.into(), config: digest, seed, episodes },
         );
         ledger.seal()?;
-        Ok(Session::of(stage, out, config, crew, ledger))
+        Session::of(stage, out, config, crew, ledger)
     }
 
-    fn of(stage: &'s Stage, out: &Path, config: RunConfig, crew: Crew, ledger: Ledger) -> Self {
-        Session {
+    fn of(
+        stage: &'s Stage,
+        out: &Path,
+        config: RunConfig,
+        crew: Crew,
+        ledger: Ledger,
+    ) -> Result<Self, LearnError> {
+        let outcomes = Outcomes::of_run(out)?;
+        Ok(Session {
             stage,
             config,
             jobs: NonZeroUsize::MIN,
             crew,
             ledger,
-            outcomes: Outcomes::of_run(out),
+            outcomes,
             // Seals cost a sync to the disk: one per episode where calls leave the process, else one now and then.
             seal_every: if stage.is_external() { 1 } else { 1000 },
             next_episode: 0,
@@ -256,7 +264,7 @@ impl<'s> Session<'s> {
             asked_to_stop: Arc::default(),
             broken_off: None,
             looked_around: 0,
-        }
+        })
     }
 
     /// Give each participant what an earlier policy says of its choices, as priors that own outcomes can outvote. Only

@@ -36,22 +36,40 @@ impl<'s> Session<'s> {
         let path = out.join(LEDGER_FILE);
         let (ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
         let config = opened(stage, &path, &bytes, seed, episodes)?;
-        let mut session = Session::of(stage, out, config, Crew::new(stage, config)?, ledger);
-        session.follow_all(&path, &bytes)?;
-        session.ledger.cut_off_torn_end()?;
-        if matches!(last, Some(Record::Opened { .. } | Record::Closed { .. })) && session.is_seal_due() {
+        let mut session = Session::of(stage, out, config, Crew::new(stage, config)?, ledger)?;
+        let sound = session.sound(&path, &bytes)?;
+        session.follow_all(&path, &bytes[..sound])?;
+        session.ledger.end_behind(&bytes[..sound])?;
+        let is_closed = matches!(last, Some(Record::Opened { .. } | Record::Closed { .. }));
+        if is_closed && sound == bytes.len() && session.is_seal_due() {
             session.ledger.seal()?;
         }
-        Ok((session, dropped))
+        Ok((session, dropped + bytes.len() - sound))
+    }
+
+    /// Length of the ledger up to a call of an open task of which it is not kept what came of it: a machine that lost its
+    /// power has written the one to the disk and not the other. Such a call is made again.
+    fn sound(&self, path: &Path, bytes: &[u8]) -> Result<usize, LearnError> {
+        let closed = closed(path, bytes)?;
+        let mut calls: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut reader = Reader::new(bytes);
+        loop {
+            let begin = reader.offset();
+            let entry = reader.next_entry();
+            let entry = entry.map_err(|source| LearnError::Unreadable { path: path.to_owned(), source })?;
+            let Some(Entry { record, .. }) = entry else { return Ok(begin) };
+            let Record::Called { handoff, .. } = record else { continue };
+            let task = handoff.episode.0 as u64;
+            let called = calls.entry(task).or_default();
+            *called += 1;
+            if !closed.contains(&task) && *called > self.outcomes.calls(task) {
+                return Ok(begin);
+            }
+        }
     }
 
     fn follow_all(&mut self, path: &Path, bytes: &[u8]) -> Result<(), LearnError> {
-        let mut closed = BTreeSet::new();
-        for entry in entries(path, bytes) {
-            if let Record::Closed { episode, .. } = entry?.record {
-                closed.insert(episode);
-            }
-        }
+        let closed = closed(path, bytes)?;
         let mut scripts: BTreeMap<u64, VecDeque<Record>> = BTreeMap::new();
         let mut task = 0;
         for entry in entries(path, bytes) {
@@ -254,6 +272,16 @@ impl Astray {
         let agent = stage.participant_name(AgentId(agent)).to_owned();
         LearnError::Replay { path: path.to_owned(), agent, source }
     }
+}
+
+/// The tasks that have ended.
+fn closed(path: &Path, bytes: &[u8]) -> Result<BTreeSet<u64>, LearnError> {
+    let closed = entries(path, bytes).filter_map(|entry| match entry.map(|entry| entry.record) {
+        Ok(Record::Closed { episode, .. }) => Some(Ok(episode)),
+        Ok(_) => None,
+        Err(e) => Some(Err(e)),
+    });
+    closed.collect()
 }
 
 fn entries(path: &Path, bytes: &[u8]) -> impl Iterator<Item = Result<Entry, LearnError>> {

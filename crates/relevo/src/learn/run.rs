@@ -12,6 +12,7 @@ use relevo_core::{
 
 use super::{
     BrokenOff, EpisodeEnd, LearnError, Session,
+    ends::Ends,
     episode::{Ask, Call, Episode, Judgement, Step},
 };
 use crate::{
@@ -44,7 +45,15 @@ impl<'s> Session<'s> {
         {
             self.release(ended).await;
         }
+        let mut ends = Ends::default();
         loop {
+            // One task at a time has nobody to wait for it.
+            let synced = match (ends.is_empty(), self.jobs.get()) {
+                (true, _) => None,
+                (false, 1) => Some(ends.synced(&self.ledger, &mut self.outcomes).await?),
+                (false, _) => ends.synced(&self.ledger, &mut self.outcomes).now_or_never().transpose()?,
+            };
+            self.tell_of(synced.unwrap_or_default(), &mut watch).await;
             self.look_around(&mut ready)?;
             if let Some(BrokenOff::Ordered(_)) = self.broken_off {
                 break;
@@ -59,11 +68,9 @@ impl<'s> Session<'s> {
                 match self.play(number)? {
                     Played::Ended => {
                         let end = self.close(number)?;
-                        if self.stage.is_external() {
-                            self.release(number).await;
-                        }
-                        if watch(&end).is_break() {
-                            self.broken_off.get_or_insert(BrokenOff::Asked);
+                        match self.stage.is_external() {
+                            true => ends.push(end),
+                            false => self.tell_of(vec![end], &mut watch).await,
                         }
                         // A simulated episode never waits for anything; let others (Ctrl-C) have their turn.
                         tokio::task::yield_now().await;
@@ -73,11 +80,15 @@ impl<'s> Session<'s> {
                     Played::Judges if goes_on => calls.extend(self.judge(number)),
                     Played::Calls(_) | Played::Asks(_) | Played::Judges => {}
                 }
-            } else if !calls.is_empty() || (goes_on && !self.waiting.is_empty()) {
+            } else if !calls.is_empty() || !ends.is_empty() || (goes_on && !self.waiting.is_empty()) {
                 let returned = match calls.next().now_or_never().flatten() {
                     Some(returned) => Some(returned),
                     None => tokio::select! {
                         Some(returned) = calls.next(), if !calls.is_empty() => Some(returned),
+                        synced = ends.synced(&self.ledger, &mut self.outcomes), if !ends.is_empty() => {
+                            self.tell_of(synced?, &mut watch).await;
+                            None
+                        }
                         () = tokio::time::sleep(LOOK_AROUND) => None,
                     },
                 };
@@ -97,6 +108,10 @@ impl<'s> Session<'s> {
             } else {
                 break;
             }
+        }
+        while !ends.is_empty() {
+            let synced = ends.synced(&self.ledger, &mut self.outcomes).await?;
+            self.tell_of(synced, &mut watch).await;
         }
         if self.broken_off.is_none() {
             return Ok(ControlFlow::Continue(()));
@@ -328,10 +343,27 @@ impl<'s> Session<'s> {
         cost.into_iter().for_each(|cost| self.median.observe(cost));
         self.returns.push(episode_return);
         match self.is_seal_due() {
+            true if self.stage.is_external() => self.ledger.seal_unsynced()?,
             true => self.ledger.seal()?,
             false => self.ledger.flush_if_large()?,
         }
         Ok(end)
+    }
+
+    /// Tasks have ended for good.
+    async fn tell_of(
+        &mut self,
+        ends: Vec<EpisodeEnd>,
+        watch: &mut impl FnMut(&EpisodeEnd) -> ControlFlow<()>,
+    ) {
+        for end in ends {
+            if self.stage.is_external() {
+                self.release(end.episode).await;
+            }
+            if watch(&end).is_break() {
+                self.broken_off.get_or_insert(BrokenOff::Asked);
+            }
+        }
     }
 
     /// Of a task that has ended nothing is kept, or only what the team wants for people.

@@ -143,6 +143,42 @@ async fn a_call_that_came_back_is_not_repeated() {
     assert_eq!(fs::read_dir(out.path().join("outcomes")).unwrap().count(), 0);
 }
 
+/// The machine has lost its power: the ledger is on the disk, and of what calls brought only a part is.
+#[tokio::test]
+async fn a_call_whose_outcome_was_lost_is_made_again() {
+    let shop = Shop::new(&texts(&["one", "two"]));
+    let stage = shop.stage("text", &["upper", "slow"]).unwrap();
+    let out = folder();
+    drop(Session::start(&stage, out.path(), config(2, 12)).unwrap());
+    let resume = || {
+        let (session, dropped) = Session::resume(&stage, out.path(), None, None).unwrap();
+        (session.at_a_time(4.try_into().unwrap()), dropped)
+    };
+    // The first file in which something is kept, and where.
+    let kept = || {
+        let files = fs::read_dir(out.path().join("outcomes")).into_iter().flatten().flatten();
+        let place = |file: PathBuf| {
+            let within = fs::read(&file).ok()?.windows(6).position(|word| word == b"tokens")?;
+            Some((file, within as u64))
+        };
+        files.map(|file| file.path()).find_map(place)
+    };
+    while kept().is_none() {
+        let (mut session, _) = resume();
+        let run = session.run(|_| ControlFlow::Continue(()));
+        let ended = tokio::time::timeout(std::time::Duration::from_millis(37), run).await;
+        assert!(ended.is_err(), "it ended too early");
+    }
+    let (file, within) = kept().unwrap();
+    fs::OpenOptions::new().write(true).open(file).unwrap().set_len(within).unwrap();
+    let (mut session, dropped) = resume();
+    assert!(dropped > 0);
+    assert!(session.run(|_| ControlFlow::Continue(())).await.unwrap().is_continue());
+    let ledger = fs::read(ledger_of(out.path())).unwrap();
+    let of_pass = |record: &Record| matches!(record, Record::Called { agent: AgentId(0), .. });
+    assert_eq!(entries(&ledger).iter().filter(|(_, record)| of_pass(record)).count(), 12);
+}
+
 #[tokio::test]
 async fn an_end_is_judged_by_its_checksum() {
     // That of "ONE" and a line feed.
