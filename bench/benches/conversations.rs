@@ -1,5 +1,5 @@
-//! Five hundred conversations at a time with models behind one HTTP server on the loopback: what passes between the end of
-//! one answer and the next question of the same conversation, and whether all that was charged is on record once.
+//! Fifty conversations at a time, and five hundred, with models behind one HTTP server on the loopback: what passes between
+//! the end of one answer and the next question of the same conversation, and whether all that was charged is on record once.
 
 use std::{
     collections::HashMap,
@@ -22,8 +22,9 @@ use relevo_bench::{met, verdict};
 use relevo_core::Rng;
 use serde_json::{Value, json};
 
-const AT_A_TIME: usize = 500;
-const TASKS: u64 = 3000;
+/// How many at a time, and for each of them so many tasks.
+const AT_A_TIME: [usize; 2] = [50, 500];
+const TASKS_EACH: usize = 6;
 
 /// What a made-up model takes for an answer, in ms, from a little to the double of it.
 const LATENCY_MS: f64 = 1000.0;
@@ -133,9 +134,9 @@ async fn complete(State(seen): State<Arc<Mutex<Seen>>>, Json(asked): Json<Value>
 }
 
 /// The same waits by a bare HTTP client: so many conversations at a time, of twenty questions each.
-async fn bare(url: &str, prompt: &str) {
+async fn bare(at_a_time: usize, url: &str, prompt: &str) {
     let client = reqwest::Client::builder().tcp_nodelay(true).build().expect("a client");
-    let conversations = (0..AT_A_TIME).map(|number| {
+    let conversations = (0..at_a_time).map(|number| {
         let (client, url) = (client.clone(), format!("{url}/chat/completions"));
         let content = format!("conversation {number} {prompt}");
         async move {
@@ -154,28 +155,33 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 }
 
 fn main() {
+    AT_A_TIME.into_iter().for_each(measure);
+}
+
+fn measure(at_a_time: usize) {
+    let tasks = (TASKS_EACH * at_a_time) as u64;
     let folder = std::env::temp_dir().join(format!("relevo-conversations-{}", std::process::id()));
     fs::create_dir_all(folder.join("run")).expect("a place for the run");
-    let tasks = (0..TASKS).map(|n| {
+    let lines = (0..tasks).map(|n| {
         fs::write(folder.join(n.to_string()), format!("conversation {n} about something"))
             .expect("it is ours");
         json!({"id": n.to_string(), "input": n.to_string(), "expect": {"text": "none"}}).to_string() + "\n"
     });
-    fs::write(folder.join("tasks.jsonl"), tasks.collect::<String>()).expect("it is ours");
+    fs::write(folder.join("tasks.jsonl"), lines.collect::<String>()).expect("it is ours");
     let seen = Arc::new(Mutex::new(Seen::default()));
     let url = serve(seen.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
 
-    runtime.block_on(bare(&url, &"material ".repeat(60)));
+    runtime.block_on(bare(at_a_time, &url, &"material ".repeat(60)));
     let bare = gaps(&seen);
     *seen.lock().expect("nobody panics with it") = Seen::default();
 
     let team = TeamSpec::parse(&TEAM.replace("URL", &url))
         .unwrap_or_else(|(line, what)| panic!("line {line:?}: {what}"));
     let stage = Stage::new(team, &folder, None).expect("the team acts").in_epochs();
-    let config = RunConfig { seed: 1, episodes: TASKS };
+    let config = RunConfig { seed: 1, episodes: tasks };
     let session = Session::start(&stage, Path::new(&folder.join("run")), config).expect("it begins");
-    let mut session = session.at_a_time(AT_A_TIME.try_into().expect("some"));
+    let mut session = session.at_a_time(at_a_time.try_into().expect("some"));
     let began = Instant::now();
     let (mut calls, mut tokens, mut failures) = (0, 0, 0);
     let flow = runtime.block_on(session.run(|end| {

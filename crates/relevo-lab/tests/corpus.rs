@@ -12,6 +12,7 @@ use relevo::{
     },
     judge::{Expectation, rule::Rule},
     model::{Models, Price, environment::Environment},
+    team::ReplyForm,
 };
 use relevo_lab::{
     corpus::{
@@ -143,6 +144,7 @@ async fn performed(server: &ModelServer, model: &str, role: Role, tasks: &[Hando
         price: Price::default(),
         temperature: None,
         max_tokens: None,
+        reply: ReplyForm::Replace,
         role: Some(role),
         instructions: "Use nothing but the evidence.".into(),
         tools: None,

@@ -11,6 +11,7 @@ use relevo::{
     agent::{Agent, Failure, FailureKind, HandoffLabel, OperationCall, Outcome, model::ModelAgent},
     artifact::Artifact,
     coordinate::plan::Role,
+    evaluate::{Fixed, walk},
     judge::{
         self, Candidate, Verdict,
         relative::{Ask, Question},
@@ -19,7 +20,9 @@ use relevo::{
         ChatReply, ChatRequest, Finish, Hear, Message, Model, Models, NamedModel, Price, Schema, Speaker,
         TokenUsage, environment::Environment,
     },
-    team::JudgeSpec,
+    reward::Usual,
+    stage::Stage,
+    team::{JudgeSpec, ReplyForm, TeamSpec, WorkflowSpec},
 };
 use relevo_core::Rng;
 use relevo_lab::model_server::{Asked, ModelServer, Reply};
@@ -288,6 +291,7 @@ async fn perform(server: &ModelServer, role: Option<Role>, payload: &str) -> Out
         temperature: None,
         max_tokens: Some(9),
         role,
+        reply: ReplyForm::Replace,
         instructions: "Be kind.".into(),
         tools: None,
         timeout: Duration::from_secs(5),
@@ -327,6 +331,43 @@ async fn a_cell_is_shown_material_and_asked_for_its_part() {
     assert!(plain.artifact.payload.starts_with(b"word-"));
     let last = server.asked().pop().unwrap();
     assert_eq!((last.messages[1].1.as_str(), last.schema), ("what is 6 * 7?", None));
+}
+
+/// Where replies are appended, the payload is a transcript, which the next agent is shown whole and sees patterns in.
+#[tokio::test]
+async fn replies_make_a_transcript() {
+    let server = serve(|asked| match asked.messages.last().unwrap().1.as_str() {
+        "What is 6 * 7?\n" => say("6*7=42\nAnswer: B\n"),
+        "What is 6 * 7?\n\n[thinker]\n6*7=42\nAnswer: B" => say("Answer: B"),
+        other => panic!("{other:?}"),
+    });
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("task"), "What is 6 * 7?\n").unwrap();
+    let line = r#"{"id": "1", "input": "task", "expect": {"regex": "Answer: B$"}}"#;
+    std::fs::write(folder.path().join("tasks.jsonl"), line).unwrap();
+    let team = format!(
+        "schema = \"relevo.team/v1\"\nname = \"t\"\nstart = \"thinker\"\n[tasks]\ntrain = \"tasks.jsonl\"\n\
+         test = \"tasks.jsonl\"\njudge = {{ rule = \"regex\" }}\n[models.m]\nmodel = \"made-up\"\nurl = {:?}\n\
+         [payload]\ngiven = '(?m)^Answer: '\nrevised = '(?s)\\nAnswer: .*\\nAnswer: '\n\
+         [[agents]]\nname = \"thinker\"\nmodel = \"m\"\nreply = \"append\"\nobserves = [\"payload.given\"]\n\
+         handoffs = [{{ to = \"editor\", when = {{ \"payload.given\" = true }} }}]\n\
+         [[agents]]\nname = \"editor\"\nmodel = \"m\"\nreply = \"append\"\n\
+         observes = [\"payload.given\", \"payload.revised\"]\nhandoffs = [\"finish\"]\n",
+        server.url()
+    );
+    let stage = Stage::new(TeamSpec::parse(&team).unwrap(), folder.path(), None).unwrap();
+    let task = stage.tasks().evaluation(0).unwrap().unwrap();
+    let route = WorkflowSpec {
+        name: "all".into(),
+        route: vec!["editor".into(), "finish".into()],
+        repeat_until: None,
+        rules: vec![],
+    };
+    let (mut guard, mut fixed) = (stage.guard(), Fixed::new(&stage, &route));
+    let walk = walk(&stage, &mut guard, task, 0, Usual::default(), &mut fixed).await.unwrap();
+    let seen: Vec<&str> = walk.turns.iter().map(|turn| turn.situation.as_str()).collect();
+    assert_eq!(seen, ["payload.given=true", "payload.given=true payload.revised=true"]);
+    assert_eq!(walk.quality, Some(1.0));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use relevo::{
     artifact::{Artifact, Scalar},
     coordinate::plan::Role,
     model::{Models, Price, environment::Environment},
+    team::ReplyForm,
     tool::{ToolServers, toolbox::Toolbox},
 };
 use relevo_lab::{
@@ -141,6 +142,7 @@ async fn ask(
         temperature: None,
         max_tokens: None,
         role,
+        reply: ReplyForm::Replace,
         instructions: "Be kind.".into(),
         tools: Some(Toolbox { servers: vec![(servers.get("lab").unwrap().clone(), [].into())], turns_max }),
         timeout: SECOND * 10,

@@ -1,6 +1,9 @@
 //! What one agent of a team sees: its observation map, made from the team file. The only place where an artifact
 //! becomes an [`Observation`]; what is not named in `observes` never reaches the learner.
 
+use std::{collections::BTreeMap, sync::Arc};
+
+use regex::bytes::{Regex, RegexBuilder};
 use relevo_core::{
     ids::ActionId,
     observation::{ActionSet, Features, Interface, Observation, Signature},
@@ -11,8 +14,29 @@ use crate::{
     team::{AgentSpec, Conditions, EstimatorSection, HandoffSpec},
 };
 
-/// What can be observed besides the facts of the artifact and, as `own.<name>`, the agent's private ones.
+/// What can be observed besides the facts of the artifact, the agent's private ones as `own.<name>`, and whether a pattern
+/// of the team file is found in the payload, as `payload.<name>`.
 pub const BUILT_IN: [&str; 4] = ["payload.kind", "call.ended", "call.operation", "handoff.sender"];
+
+/// Patterns that an agent looks for in a payload, by the names under which the team file has them. They take linear time.
+///
+/// ```
+/// use relevo::interface::{Patterns, compile};
+///
+/// let answered = compile("(?m)^Answer: [A-E]").unwrap();
+/// assert!(answered.is_match(b"7 + 5 = 12\nAnswer: B"));
+/// assert!(compile("(").is_err());
+/// ```
+pub type Patterns = BTreeMap<String, Regex>;
+
+/// The most memory that a compiled pattern takes, in bytes.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// A pattern that is looked for in payloads; why it is none, if so.
+pub fn compile(pattern: &str) -> Result<Regex, String> {
+    let compiled = RegexBuilder::new(pattern).size_limit(PATTERN_BYTES_MAX).build();
+    compiled.map_err(|e| e.to_string())
+}
 
 /// How the observed values become features.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +54,7 @@ enum Encoding {
 pub struct View {
     observes: Vec<String>,
     admits: Vec<Option<Conditions>>,
+    patterns: Arc<Patterns>,
     encoding: Encoding,
 }
 
@@ -48,11 +73,12 @@ pub struct Situation<'a> {
 }
 
 impl View {
-    /// The view of an agent.
-    pub fn new(agent: &AgentSpec, estimator: &EstimatorSection) -> Self {
+    /// The view of an agent, which may look for these patterns.
+    pub fn new(agent: &AgentSpec, estimator: &EstimatorSection, patterns: Arc<Patterns>) -> Self {
         View {
             observes: agent.observes.clone(),
             admits: agent.handoffs.iter().map(|h| HandoffSpec::when(h).cloned()).collect(),
+            patterns,
             encoding: match estimator {
                 EstimatorSection::Table | EstimatorSection::Pooled { .. } => Encoding::None,
                 EstimatorSection::Linear { .. } => Encoding::Sparse,
@@ -71,6 +97,10 @@ impl Situation<'_> {
             "call.operation" => text(self.operation),
             "handoff.sender" => text(self.sender),
             _ => {
+                let pattern = name.strip_prefix("payload.").and_then(|name| self.view.patterns.get(name));
+                if let Some(pattern) = pattern {
+                    return Scalar::Bool(pattern.is_match(&artifact.payload));
+                }
                 let fact = match name.strip_prefix("own.") {
                     Some(own) => self.own.get(own),
                     None => artifact.facts.get(name),

@@ -249,6 +249,9 @@ fn observations_and_conditions() {
         wrong(ROUTE, "route = [\"reader\"]\nrepeat_until = { \"call.x\" = 1 }\n", "repeat", &["call.ended"]),
         wrong(ROUTE, "rules = [{ to = \"finish\", when = { x = 0.5 } }]\n", "", &["whole number", "a list"]),
         wrong(ROUTE, "rules = [{ to = \"finish\", when = { \"own.\" = 1 } }]\n", "", &["\"own.\""]),
+        wrong("\"call.ended\"", "\"payload.given\"", "", &["\"payload.given\" is unknown"]),
+        wrong("[simulate]", "[payload]\ngiven = \"(\"\n[simulate]", "given", &["given is no pattern"]),
+        wrong("[simulate]", "[payload]\nkind = \"a\"\n[simulate]", "kind", &["means something else"]),
     ]);
 }
 

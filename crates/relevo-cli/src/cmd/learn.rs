@@ -70,9 +70,10 @@ pub(crate) struct LearnArguments {
     /// The most visits that such a prior counts as; of another version of a choice, a quarter of it
     #[arg(long, value_name = "N", default_value = "20", requires = "from")]
     from_cap: u32,
-    /// Tasks before the team at a time. With more than one, the order in which calls come back is not the seed's to say
-    #[arg(long, value_name = "N", default_value = "1")]
-    jobs: NonZeroUsize,
+    /// Tasks before the team at a time [default: the team file's, or 1]. With more than one, and without rounds in the team
+    /// file, the order in which calls come back is not the seed's to say
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     otlp: OtlpOption,
     #[command(flatten)]
@@ -84,9 +85,9 @@ pub(crate) struct LearnArguments {
 
 pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let stage = world::stage(&arguments.team)?;
-    let jobs = arguments.jobs.get();
-    let room = if stage.is_external() { process::make_room(jobs) } else { jobs };
-    if room < jobs {
+    let jobs = arguments.jobs.or(stage.team().run.jobs).unwrap_or(NonZeroUsize::MIN);
+    let room = if stage.is_external() { process::make_room(jobs.get()) } else { jobs.get() };
+    if room < jobs.get() {
         return Err(format!(
             "--jobs {jobs} programs at a time need more open files than this process may have: raise that (ulimit -n), or \
              use --jobs {room}"
@@ -111,14 +112,14 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
         if dropped > 0 {
             say!("({dropped} bytes of a record that was being written were dropped)");
         }
-        (session.at_a_time(arguments.jobs), done)
+        (session.at_a_time(jobs), done)
     } else {
         std::fs::create_dir_all(&out)
             .map_err(|e| format!("{}: the folder cannot be made: {e}", out.display()))?;
         let episodes = arguments.episodes.unwrap_or(stage.team().run.episodes);
         let config = RunConfig { seed: arguments.seed.unwrap_or(1), episodes };
         let policy = arguments.from.as_ref().map(|path| world::policy(path)).transpose()?;
-        let mut session = Session::start(&stage, &out, config)?.at_a_time(arguments.jobs);
+        let mut session = Session::start(&stage, &out, config)?.at_a_time(jobs);
         if let Some(policy) = policy {
             let caps = Caps { same: arguments.from_cap, version: arguments.from_cap / 4 };
             let WarmStart { same, versions, dropped, .. } = session.warm_start(&policy, caps)?;

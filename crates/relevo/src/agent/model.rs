@@ -1,6 +1,6 @@
 //! An agent that is a language model. In a coordinated team it is shown the handoff document and asked, by a JSON schema,
-//! for just what its role adds; in any other the payload is what it is told, and its answer is the new payload. It may call
-//! tools before it answers.
+//! for just what its role adds; in any other the payload is what it is told, and its answer is the new payload, or is added
+//! to it. It may call tools before it answers.
 
 use std::{
     fmt::Write,
@@ -22,6 +22,7 @@ use crate::{
         plan::Role,
     },
     model::{ChatReply, ChatRequest, Finish, Message, Model, Price, Schema, Speaker, TokenUsage, ToolCall},
+    team::ReplyForm,
     tool::toolbox::{Offered, Toolbox},
 };
 
@@ -44,6 +45,8 @@ pub struct ModelAgent {
     pub max_tokens: Option<u32>,
     /// What it does in a coordinated team.
     pub role: Option<Role>,
+    /// What becomes of the payload when it answers, in any other team.
+    pub reply: ReplyForm,
     /// What it is told besides: the text of its skill card.
     pub instructions: String,
     /// The tools that it may call, if any.
@@ -165,14 +168,23 @@ impl ModelAgent {
     }
 
     /// The artifact with what the model answered.
-    fn read(&self, reply: &ChatReply, artifact: &Artifact) -> Result<Artifact, Failure> {
+    fn read(
+        &self,
+        call: &OperationCall<'_>,
+        reply: &ChatReply,
+        artifact: &Artifact,
+    ) -> Result<Artifact, Failure> {
         let text = reply.whole(self.max_tokens)?;
         if text.len() as u64 > self.output_bytes_max {
             return Err(Failure::TooLong { what: "the answer".into(), bytes_max: self.output_bytes_max });
         }
-        let payload = match self.role {
-            None => text.as_bytes().to_vec(),
-            Some(role) => {
+        let payload = match (self.role, self.reply) {
+            (None, ReplyForm::Replace) => text.as_bytes().to_vec(),
+            (None, ReplyForm::Append) => {
+                let head = format!("\n\n[{}]\n", call.agent);
+                [artifact.payload.trim_ascii_end(), head.as_bytes(), text.trim_end().as_bytes()].concat()
+            }
+            (Some(role), _) => {
                 let document = Document::parse(&artifact.payload);
                 let document = document.map_err(|e| Failure::InvalidRequest(e.to_string()))?;
                 document.lay_over(role, text).map_err(Failure::Garbage)?.write()
@@ -191,7 +203,7 @@ impl Agent for ModelAgent {
         };
         let mut used = Used::default();
         let read = self.converse(call, request, &mut used).await;
-        let outcome = match read.and_then(|reply| self.read(&reply, &artifact)) {
+        let outcome = match read.and_then(|reply| self.read(call, &reply, &artifact)) {
             Ok(artifact) => Outcome::done(artifact),
             Err(failure) => Outcome::failed(artifact, failure),
         };

@@ -45,7 +45,7 @@ impl<'s> Session<'s> {
         {
             self.release(ended).await;
         }
-        let mut ends = Ends::default();
+        let (mut ends, mut round) = (Ends::default(), vec![]);
         loop {
             // One task at a time has nobody to wait for it.
             let synced = match (ends.is_empty(), self.jobs.get()) {
@@ -56,6 +56,7 @@ impl<'s> Session<'s> {
             self.tell_of(synced.unwrap_or_default(), &mut watch).await;
             self.look_around(&mut ready)?;
             if let Some(BrokenOff::Ordered(_)) = self.broken_off {
+                self.accept(&mut round, &mut ready)?;
                 break;
             }
             let goes_on = self.broken_off.is_none();
@@ -92,18 +93,9 @@ impl<'s> Session<'s> {
                         () = tokio::time::sleep(LOOK_AROUND) => None,
                     },
                 };
-                match returned {
-                    Some(Returned::Outcome(returned)) => {
-                        self.take(&returned)?;
-                        let ReturnedCall { episode: number, agent, outcome, ms, .. } = returned;
-                        self.open_episode(number).called(agent, outcome, ms);
-                        ready.push_back(number);
-                    }
-                    Some(Returned::Verdict { tasks, verdict, ms }) => {
-                        self.pronounce(&tasks, verdict, ms)?;
-                        ready.extend(tasks);
-                    }
-                    None => {}
+                round.extend(returned);
+                if !self.stage.team().run.rounds || calls.is_empty() {
+                    self.accept(&mut round, &mut ready)?;
                 }
             } else {
                 break;
@@ -122,6 +114,26 @@ impl<'s> Session<'s> {
         }
         self.ledger.flush()?;
         Ok(ControlFlow::Break(()))
+    }
+
+    /// Take what has come back, in the order of the tasks, which are ready for more then.
+    fn accept(&mut self, round: &mut Vec<Returned>, ready: &mut VecDeque<u64>) -> Result<(), LearnError> {
+        round.sort_by_key(Returned::task);
+        for returned in round.drain(..) {
+            match returned {
+                Returned::Outcome(returned) => {
+                    self.take(&returned)?;
+                    let ReturnedCall { episode: number, agent, outcome, ms, .. } = returned;
+                    self.open_episode(number).called(agent, outcome, ms);
+                    ready.push_back(number);
+                }
+                Returned::Verdict { tasks, verdict, ms } => {
+                    self.pronounce(&tasks, verdict, ms)?;
+                    ready.extend(tasks);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Now and then: whether the run is to stop, and what people have answered.
@@ -402,6 +414,16 @@ enum Returned {
     Outcome(ReturnedCall),
     /// What judges say of some tasks.
     Verdict { tasks: Vec<u64>, verdict: Verdict, ms: u64 },
+}
+
+impl Returned {
+    /// The first task that it is for.
+    fn task(&self) -> u64 {
+        match self {
+            Returned::Outcome(returned) => returned.episode,
+            Returned::Verdict { tasks, .. } => tasks[0],
+        }
+    }
 }
 
 /// A call that has come back.

@@ -97,6 +97,7 @@ impl Cast<'_> {
             temperature: section.temperature,
             max_tokens: section.max_tokens,
             role: self.role(agent),
+            reply: agent.reply,
             instructions: instructions(agent),
             tools: self.toolbox(agent)?,
             timeout: Duration::from_millis(agent.timeout_ms),

@@ -29,7 +29,7 @@ use crate::{
     agent::{Agent, model::Listener},
     coordinate::{coordination::Coordination, plan::Move, progress::Progress, stand::Decision},
     guard::{Masks, TeamGuard},
-    interface::View,
+    interface::{Patterns, View, compile},
     judge::{self, Candidate, Judge, Verdict},
     model::{Models, environment::Environment},
     observe::{Observer, Occasion, Purpose, Watched, WorkEnd},
@@ -117,10 +117,16 @@ impl Stage {
                 coordination: Arc::new(Coordination::of(&team).map_err(TaskError)?),
                 view: View::default(),
             },
-            None => Deciders::Agents {
-                views: team.agents.iter().map(|a| View::new(a, &team.learner.estimator)).collect(),
-                regimes: team.agents.iter().map(|a| team.regime(a)).collect(),
-            },
+            None => {
+                let compiled = |(name, pattern): (&String, &String)| Ok((name.clone(), compile(pattern)?));
+                let patterns: Result<Patterns, String> = team.payload.iter().map(compiled).collect();
+                let patterns = Arc::new(patterns.map_err(TaskError)?);
+                let view = |agent| View::new(agent, &team.learner.estimator, patterns.clone());
+                Deciders::Agents {
+                    views: team.agents.iter().map(view).collect(),
+                    regimes: team.agents.iter().map(|a| team.regime(a)).collect(),
+                }
+            }
         };
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));

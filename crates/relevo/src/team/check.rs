@@ -6,10 +6,12 @@ use relevo_core::{ids::AgentId, learner::SpecError};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    AgentSpec, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, RunSpec, TeamSpec,
+    AgentSpec, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, ReplyForm, RunSpec,
+    TeamSpec,
     check_coordinator::{check_coordinator, check_kind},
     judges::check_judge,
 };
+use crate::interface::{BUILT_IN, compile};
 
 impl TeamSpec {
     /// `written` is the file as it is, without defaults.
@@ -91,17 +93,18 @@ impl TeamSpec {
                 known(place, to, &what)?;
             }
             for (k, rule) in flow.rules.iter().enumerate() {
-                check_conditions(&format!("{place}/rules/{k}/when"), &rule.when)?;
+                self.check_conditions(&format!("{place}/rules/{k}/when"), &rule.when)?;
             }
             flow.repeat_until
                 .iter()
-                .try_for_each(|c| check_conditions(&format!("{place}/repeat_until"), c))?;
+                .try_for_each(|c| self.check_conditions(&format!("{place}/repeat_until"), c))?;
         }
+        self.check_payload()?;
         self.check_guards()?;
         self.check_trace()?;
         self.check_models()?;
         self.check_tools()?;
-        let RunSpec { episodes, evaluation_tasks, max_handoffs } = self.run;
+        let RunSpec { episodes, evaluation_tasks, max_handoffs, .. } = self.run;
         let counts = [
             ("episodes", episodes),
             ("evaluation_tasks", evaluation_tasks),
@@ -194,12 +197,63 @@ impl TeamSpec {
                     format!("lists {:?} twice among its handoffs: keep one of them", handoff.to()),
                 );
             }
-            handoff.when().map_or(Ok(()), |when| check_conditions(&format!("{place}/{key}/when"), when))?;
+            handoff
+                .when()
+                .map_or(Ok(()), |when| self.check_conditions(&format!("{place}/{key}/when"), when))?;
         }
         for (k, observed) in agent.observes.iter().enumerate() {
-            check_observable(format!("{place}/observes/{k}"), observed)?;
+            self.check_observable(format!("{place}/observes/{k}"), observed)?;
+        }
+        if agent.reply != ReplyForm::Replace && (self.coordinator.is_some() || !agent.acts_by_model()) {
+            let what = "has a reply, which is for models in a team without a coordinator: leave it out";
+            return fail("reply", what.into());
         }
         Ok(())
+    }
+
+    fn check_payload(&self) -> Result<(), Fault> {
+        let fault = |name: &str, what: String| Err(Fault::new(format!("payload/{name}"), what));
+        if self.coordinator.is_some() && !self.payload.is_empty() {
+            let what = "[payload] is for agents that decide for themselves: a coordinator has its document";
+            return Err(Fault::new("payload", what));
+        }
+        if self.payload.len() > 64 {
+            return Err(Fault::new("payload", "a team has at most 64 patterns"));
+        }
+        for (name, pattern) in &self.payload {
+            check_name(format!("payload/{name}"), name)?;
+            if BUILT_IN.contains(&format!("payload.{name}").as_str()) {
+                return fault(name, format!("payload.{name} means something else: choose another name"));
+            }
+            if let Err(e) = compile(pattern) {
+                return fault(name, format!("{name} is no pattern: {e}"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_conditions(&self, place: &str, conditions: &Conditions) -> Result<(), Fault> {
+        conditions.keys().try_for_each(|name| self.check_observable(format!("{place}/{name}"), name))
+    }
+
+    /// What an agent may observe besides facts: see [`crate::interface`].
+    fn check_observable(&self, place: String, name: &str) -> Result<(), Fault> {
+        let namespaces = ["payload", "call", "handoff", "own"];
+        match name.split_once('.') {
+            Some(("own", rest)) if !rest.is_empty() => Ok(()),
+            Some(("payload", rest)) if self.payload.contains_key(rest) => Ok(()),
+            Some((space, _)) if namespaces.contains(&space) && !BUILT_IN.contains(&name) => {
+                let patterns: Vec<String> =
+                    self.payload.keys().map(|name| format!("payload.{name}")).collect();
+                let known = BUILT_IN.iter().copied().chain(patterns.iter().map(String::as_str));
+                Err(unknown(place, name, "an observation", known))
+            }
+            _ if name.is_empty() => Err(Fault::new(
+                place,
+                "an observation has an empty name: write that of a fact, or one such as \"payload.kind\"",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -295,26 +349,6 @@ fn learner_key(error: &SpecError) -> String {
         },
     };
     format!("learner/{key}")
-}
-
-pub(super) fn check_conditions(place: &str, conditions: &Conditions) -> Result<(), Fault> {
-    conditions.keys().try_for_each(|name| check_observable(format!("{place}/{name}"), name))
-}
-
-/// What an agent may observe besides facts: see [`crate::interface`].
-fn check_observable(place: String, name: &str) -> Result<(), Fault> {
-    let namespaces = ["payload", "call", "handoff", "own"];
-    match name.split_once('.') {
-        Some(("own", rest)) if !rest.is_empty() => Ok(()),
-        Some((space, _)) if namespaces.contains(&space) && !crate::interface::BUILT_IN.contains(&name) => {
-            Err(unknown(place, name, "an observation", crate::interface::BUILT_IN.iter().copied()))
-        }
-        _ if name.is_empty() => Err(Fault::new(
-            place,
-            "an observation has an empty name: write that of a fact, or one such as \"payload.kind\"",
-        )),
-        _ => Ok(()),
-    }
 }
 
 pub(super) fn unknown<'a>(

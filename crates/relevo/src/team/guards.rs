@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AgentSpec, Conditions, TeamSpec,
-    check::{Fault, check_conditions, unknown},
+    check::{Fault, unknown},
 };
 use crate::{
     agent::FailureKind,
@@ -189,14 +189,17 @@ impl TeamSpec {
                 );
             }
         }
-        self.agents.iter().enumerate().try_for_each(|(i, agent)| check_agent(&format!("agents/{i}"), agent))
+        for (i, agent) in self.agents.iter().enumerate() {
+            if let Some(ApprovalSection::When(ApprovalWhen { when })) = &agent.approval {
+                self.check_conditions(&format!("agents/{i}/approval/when"), when)?;
+            }
+            check_cost(&format!("agents/{i}"), agent)?;
+        }
+        Ok(())
     }
 }
 
-fn check_agent(place: &str, agent: &AgentSpec) -> Result<(), Fault> {
-    if let Some(ApprovalSection::When(ApprovalWhen { when })) = &agent.approval {
-        check_conditions(&format!("{place}/approval/when"), when)?;
-    }
+fn check_cost(place: &str, agent: &AgentSpec) -> Result<(), Fault> {
     let DeclaredCost { tokens, money, ms } = agent.cost.unwrap_or_default();
     let amounts = [("tokens", tokens.map(|n| n as f64)), ("money", money), ("ms", ms.map(|n| n as f64))];
     match amounts.iter().find(|(_, amount)| amount.is_some_and(|x| !(0.0..=AMOUNT_MAX).contains(&x))) {

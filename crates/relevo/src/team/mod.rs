@@ -30,6 +30,7 @@ pub use trace::TraceSection;
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -112,6 +113,9 @@ pub struct TeamSpec {
     /// MCP servers whose tools agents are, or may call.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tools: BTreeMap<String, ToolSection>,
+    /// Patterns that agents may look for in a payload, by name: each is observed as `payload.NAME`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub payload: BTreeMap<String, String>,
     /// The agents.
     pub agents: Vec<AgentSpec>,
     /// Fixed workflows to compare with.
@@ -129,11 +133,17 @@ pub struct RunSpec {
     pub evaluation_tasks: u64,
     /// A task that needs more handoffs has failed.
     pub max_handoffs: u32,
+    /// How many tasks the team has before it at a time, unless the command line says otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<NonZeroUsize>,
+    /// What the calls of these tasks bring is taken all together, in the order of the tasks, once the last has come back.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rounds: bool,
 }
 
 impl Default for RunSpec {
     fn default() -> Self {
-        RunSpec { episodes: 2_000, evaluation_tasks: 500, max_handoffs: 20 }
+        RunSpec { episodes: 2_000, evaluation_tasks: 500, max_handoffs: 20, jobs: None, rounds: false }
     }
 }
 
@@ -199,6 +209,9 @@ pub struct AgentSpec {
     /// The model by which it acts, one of [`TeamSpec::models`]; or that its program is told to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// What becomes of the payload when its model answers.
+    #[serde(default, skip_serializing_if = "ReplyForm::is_replace")]
+    pub reply: ReplyForm,
     /// The tools that its program is told that it may use; or that its model may call, of [`TeamSpec::tools`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<String>,
@@ -226,6 +239,23 @@ pub struct AgentSpec {
     /// What one call of it is expected to cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<DeclaredCost>,
+}
+
+/// What becomes of the payload when a model answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplyForm {
+    /// The answer stands in its place.
+    #[default]
+    Replace,
+    /// The answer is added to it, under the name of the agent: the payload becomes a transcript.
+    Append,
+}
+
+impl ReplyForm {
+    fn is_replace(&self) -> bool {
+        *self == ReplyForm::Replace
+    }
 }
 
 fn default_timeout_ms() -> u64 {
@@ -445,7 +475,13 @@ impl TeamSpec {
             workflows: vec![],
             trace: TraceSection::default(),
             tasks: self.tasks.clone().map(|tasks| TasksSpec { missing: String::new(), ..tasks }),
-            run: RunSpec { episodes: 1, evaluation_tasks: 1, ..self.run.clone() },
+            run: RunSpec {
+                max_handoffs: self.run.max_handoffs,
+                episodes: 1,
+                evaluation_tasks: 1,
+                jobs: None,
+                rounds: false,
+            },
             models: self.models.iter().map(|(name, model)| (name.clone(), model.lasting())).collect(),
             tools: self.tools.iter().map(|(name, tools)| (name.clone(), tools.lasting())).collect(),
             guards: GuardsSection {

@@ -44,10 +44,14 @@ impl Shop {
 
     /// The team of `pass`, which hands to all the others, which hand to nobody.
     pub(super) fn stage(&self, judge: &str, others: &[&str]) -> Result<Stage, TaskError> {
+        self.stage_with("", judge, others)
+    }
+
+    fn stage_with(&self, run: &str, judge: &str, others: &[&str]) -> Result<Stage, TaskError> {
         let judge = if judge.starts_with('{') { judge.to_owned() } else { format!("{judge:?}") };
         let mut text = format!(
             "schema = \"relevo.team/v1\"\nname = \"shop\"\nstart = \"pass\"\n[tasks]\ntrain = \"train.jsonl\"\n\
-             test = \"test.jsonl\"\njudge = {judge}\nmissing = \"make them first\"\n[reward]\ncall = -0.1\nfailure = -0.1\n\
+             test = \"test.jsonl\"\njudge = {judge}\nmissing = \"make them first\"\n[run]\n{run}\n[reward]\ncall = -0.1\nfailure = -0.1\n\
              [[agents]]\nname = \"pass\"\ncommand = [\"./pass\"]\nobserves = [\"payload.kind\"]\nhandoffs = {:?}\n",
             [&["finish"], others].concat()
         );
@@ -141,6 +145,27 @@ async fn a_call_that_came_back_is_not_repeated() {
     assert_eq!(recorded, 60, "one call of the first agent a task");
     assert!(kills >= 3 && made <= recorded + 4 * kills, "{made} calls, {recorded} recorded, {kills} kills");
     assert_eq!(fs::read_dir(out.path().join("outcomes")).unwrap().count(), 0);
+}
+
+/// Programs take the time that they take: in rounds, that makes no difference.
+#[tokio::test]
+async fn rounds_are_the_same_however_long_calls_take() {
+    let shop = Shop::new(&texts(&["one", "two"]));
+    shop.program("pass", "sleep .00$(($$ % 10)); echo '{\"ok\":true}'");
+    let stage = shop.stage_with("jobs = 4\nrounds = true", "text", &["upper", "crash", "garbage"]).unwrap();
+    let run = async || {
+        let out = folder();
+        let session = Session::start(&stage, out.path(), config(5, 40)).unwrap();
+        finish(&mut session.at_a_time(stage.team().run.jobs.unwrap()), out.path()).await
+    };
+    let left = run().await;
+    assert!(left == run().await);
+    let under_way = |(now, most): (i64, i64), (_, record): (usize, Record)| match record {
+        Record::Called { agent: AgentId(0), .. } => (now + 1, most.max(now + 1)),
+        Record::Closed { .. } => (now - 1, most),
+        _ => (now, most),
+    };
+    assert_eq!(entries(&left.ledger).into_iter().fold((0, 0), under_way), (0, 4), "four at a time");
 }
 
 /// The machine has lost its power: the ledger is on the disk, and of what calls brought only a part is.
