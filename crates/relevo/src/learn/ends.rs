@@ -1,7 +1,10 @@
 //! Tasks that have ended and are not on the disk yet. They are synced together, as many as have ended meanwhile, while
 //! other tasks go on.
 
+use std::{num::NonZeroUsize, time::Duration};
+
 use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep_until};
 
 use super::EpisodeEnd;
 use crate::{
@@ -11,15 +14,28 @@ use crate::{
 
 type Syncing = BoxFuture<'static, Result<(), LedgerError>>;
 
+/// How long ended tasks are gathered.
+const GATHER: Duration = Duration::from_millis(20);
+
 /// Tasks that have ended and of which nobody has been told.
-#[derive(Default)]
 pub(super) struct Ends {
+    /// From one sync to the next, at least.
+    gather: Duration,
+    /// When the next may begin.
+    next: Instant,
     ended: Vec<EpisodeEnd>,
     /// Those whose records are being synced.
     syncing: Option<(Vec<EpisodeEnd>, Syncing)>,
 }
 
 impl Ends {
+    /// Of a session with so many tasks at a time: where there are several, each sync waits for more to end, as syncing
+    /// takes something from all that goes on. One alone has nobody to wait for.
+    pub(super) fn of(jobs: NonZeroUsize) -> Self {
+        let gather = if jobs.get() > 1 { GATHER } else { Duration::ZERO };
+        Ends { gather, next: Instant::now(), ended: vec![], syncing: None }
+    }
+
     pub(super) fn push(&mut self, end: EpisodeEnd) {
         self.ended.push(end);
     }
@@ -34,6 +50,10 @@ impl Ends {
         ledger: &Ledger,
         outcomes: &mut Outcomes,
     ) -> Result<Vec<EpisodeEnd>, LedgerError> {
+        if self.syncing.is_none() {
+            sleep_until(self.next).await;
+            self.next = Instant::now() + self.gather;
+        }
         let ended = &mut self.ended;
         let begin = || (std::mem::take(ended), ledger.sync(outcomes.unsynced()));
         let (_, sync) = self.syncing.get_or_insert_with(begin);

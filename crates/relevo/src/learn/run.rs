@@ -45,7 +45,7 @@ impl<'s> Session<'s> {
         {
             self.release(ended).await;
         }
-        let (mut ends, mut round) = (Ends::default(), vec![]);
+        let (mut ends, mut round) = (Ends::of(self.jobs), vec![]);
         loop {
             // One task at a time has nobody to wait for it.
             let synced = match (ends.is_empty(), self.jobs.get()) {
