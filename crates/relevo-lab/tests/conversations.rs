@@ -12,12 +12,12 @@ use std::{
 };
 
 use relevo::{
-    learn::{EpisodeEnd, RunConfig, Session},
-    reward::Spent,
+    learn::{EpisodeEnd, LEDGER_FILE, RunConfig, Session},
+    ledger::Entries,
     stage::Stage,
     team::TeamSpec,
 };
-use relevo_core::Rng;
+use relevo_core::{Rng, record::Record};
 use relevo_lab::model_server::{Asked, ModelServer, Reply};
 use serde_json::json;
 use tempfile::TempDir;
@@ -109,6 +109,34 @@ fn stage(server: &ModelServer, folder: &Path) -> Stage {
     Stage::new(team, folder, None).unwrap().in_epochs()
 }
 
+/// What a ledger says of all calls, and how many tasks it says have ended.
+#[derive(Default)]
+struct OnRecord {
+    calls: u64,
+    failures: u64,
+    tokens: u64,
+    money: f64,
+    closed: u64,
+}
+
+fn on_record(ledger: &Path) -> OnRecord {
+    let mut entries = Entries::open(ledger).unwrap();
+    let mut sum = OnRecord::default();
+    while let Some(entry) = entries.next_entry().unwrap() {
+        match entry.record {
+            Record::Called { usage, money, .. } => {
+                sum.calls += 1;
+                sum.failures += u64::from(usage.failures);
+                sum.tokens += usage.tokens;
+                sum.money += money;
+            }
+            Record::Closed { .. } => sum.closed += 1,
+            _ => {}
+        }
+    }
+    sum
+}
+
 #[tokio::test]
 async fn what_was_charged_is_on_record_once() {
     for killed_at in [u64::MAX, 700] {
@@ -118,36 +146,32 @@ async fn what_was_charged_is_on_record_once() {
         let stage = stage(&server, folder.path());
         let run = folder.path().join("run");
         fs::create_dir(&run).unwrap();
-        let mut ends: BTreeMap<u64, Spent> = BTreeMap::new();
+        let (mut told, mut retries) = (0, 0);
+        let mut tell = |end: &EpisodeEnd| {
+            (told, retries) = (told + 1, retries + end.spent.retries);
+            ControlFlow::Continue(())
+        };
         let session = Session::start(&stage, &run, RunConfig { seed: 1, episodes: TASKS });
         let mut session = session.unwrap().at_a_time(JOBS);
-        let end_of = |end: &EpisodeEnd| (end.episode, end.spent);
         let is_whole = tokio::select! {
-            flow = session.run(|end| { ends.extend([end_of(end)]); ControlFlow::Continue(()) }) => {
-                flow.unwrap().is_continue()
-            }
+            flow = session.run(&mut tell) => flow.unwrap().is_continue(),
             () = killed.notified() => false,
         };
         drop(session);
         assert_eq!(is_whole, killed_at == u64::MAX);
         if !is_whole {
             let (session, _) = Session::resume(&stage, &run, None, None).unwrap();
-            let mut session = session.at_a_time(JOBS);
-            let flow = session.run(|end| {
-                ends.extend([end_of(end)]);
-                ControlFlow::Continue(())
-            });
-            assert!(flow.await.unwrap().is_continue());
+            assert!(session.at_a_time(JOBS).run(&mut tell).await.unwrap().is_continue());
         }
 
-        assert_eq!(ends.len() as u64, TASKS);
-        let mut spent = Spent::default();
-        ends.into_values().for_each(|of_task| spent += of_task);
+        let OnRecord { calls, failures, tokens: recorded, money, closed } = on_record(&run.join(LEDGER_FILE));
+        assert_eq!(closed, TASKS);
+        assert_eq!(told, TASKS);
         let charged = charged.lock().unwrap();
         let (tokens, answers): (u64, u64) = charged.values().fold((0, 0), |(t, n), of| (t + of.0, n + of.1));
-        assert_eq!((spent.tokens, u64::from(spent.calls - spent.failures)), (tokens, charged.len() as u64));
-        assert!((spent.money - tokens as f64 / 1e6).abs() < 1e-9, "{} for {tokens} tokens", spent.money);
-        assert!(spent.failures > 0 && spent.retries > 0, "not everything went well: {spent:?}");
+        assert_eq!((recorded, calls - failures), (tokens, charged.len() as u64));
+        assert!((money - tokens as f64 / 1e6).abs() < 1e-9, "{money} for {tokens} tokens");
+        assert!(failures > 0 && retries > 0, "not everything went well: {failures}, {retries}");
         assert!(server.most_under_way() > TASKS / 2, "{} at a time", server.most_under_way());
         // Only what was under way at the kill had to be asked for once more.
         let again = answers - charged.len() as u64;

@@ -1,12 +1,11 @@
-//! Tasks that have ended and are not on the disk yet. They are synced together, as many as have ended meanwhile, while
-//! other tasks go on.
+//! Tasks that have ended and may not be on the disk yet. They are synced together, as many as have ended meanwhile, while
+//! other tasks go on; what is kept of their calls stays until then.
 
 use std::{num::NonZeroUsize, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use super::EpisodeEnd;
 use crate::{
     ledger::{Ledger, LedgerError},
     outcomes::Outcomes,
@@ -17,15 +16,15 @@ type Syncing = BoxFuture<'static, Result<(), LedgerError>>;
 /// How long ended tasks are gathered.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// Tasks that have ended and of which nobody has been told.
+/// Tasks that have ended and are to be synced, by number.
 pub(super) struct Ends {
     /// From one sync to the next, at least.
     gather: Duration,
     /// When the next may begin.
     next: Instant,
-    ended: Vec<EpisodeEnd>,
+    ended: Vec<u64>,
     /// Those whose records are being synced.
-    syncing: Option<(Vec<EpisodeEnd>, Syncing)>,
+    syncing: Option<(Vec<u64>, Syncing)>,
 }
 
 impl Ends {
@@ -36,8 +35,8 @@ impl Ends {
         Ends { gather, next: Instant::now(), ended: vec![], syncing: None }
     }
 
-    pub(super) fn push(&mut self, end: EpisodeEnd) {
-        self.ended.push(end);
+    pub(super) fn push(&mut self, task: u64) {
+        self.ended.push(task);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,7 +48,7 @@ impl Ends {
         &mut self,
         ledger: &Ledger,
         outcomes: &mut Outcomes,
-    ) -> Result<Vec<EpisodeEnd>, LedgerError> {
+    ) -> Result<Vec<u64>, LedgerError> {
         if self.syncing.is_none() {
             sleep_until(self.next).await;
             self.next = Instant::now() + self.gather;

@@ -40,11 +40,9 @@ impl<'s> Session<'s> {
         let (rest, begun): (Vec<u64>, _) = self.open.keys().partition(|number| self.open[number].waits());
         let mut ready: VecDeque<u64> = begun.into_iter().chain(rest).collect();
         // An earlier process may have been killed between the end of a task and this.
-        for ended in
-            self.outcomes.tasks().into_iter().filter(|task| !self.open.contains_key(task)).collect::<Vec<_>>()
-        {
-            self.release(ended).await;
-        }
+        let mut ended = self.outcomes.tasks();
+        ended.retain(|task| !self.open.contains_key(task));
+        self.release(ended).await;
         let (mut ends, mut round) = (Ends::of(self.jobs), vec![]);
         loop {
             // One task at a time has nobody to wait for it.
@@ -53,7 +51,7 @@ impl<'s> Session<'s> {
                 (false, 1) => Some(ends.synced(&self.ledger, &mut self.outcomes).await?),
                 (false, _) => ends.synced(&self.ledger, &mut self.outcomes).now_or_never().transpose()?,
             };
-            self.tell_of(synced.unwrap_or_default(), &mut watch).await;
+            self.release(synced.unwrap_or_default()).await;
             self.look_around(&mut ready)?;
             if let Some(BrokenOff::Ordered(_)) = self.broken_off {
                 self.accept(&mut round, &mut ready)?;
@@ -68,10 +66,11 @@ impl<'s> Session<'s> {
             if let Some(number) = next {
                 match self.play(number)? {
                     Played::Ended => {
-                        let end = self.close(number)?;
-                        match self.stage.is_external() {
-                            true => ends.push(end),
-                            false => self.tell_of(vec![end], &mut watch).await,
+                        if watch(&self.close(number)?).is_break() {
+                            self.broken_off.get_or_insert(BrokenOff::Asked);
+                        }
+                        if self.stage.is_external() {
+                            ends.push(number);
                         }
                         // A simulated episode never waits for anything; let others (Ctrl-C) have their turn.
                         tokio::task::yield_now().await;
@@ -87,7 +86,7 @@ impl<'s> Session<'s> {
                     None => tokio::select! {
                         Some(returned) = calls.next(), if !calls.is_empty() => Some(returned),
                         synced = ends.synced(&self.ledger, &mut self.outcomes), if !ends.is_empty() => {
-                            self.tell_of(synced?, &mut watch).await;
+                            self.release(synced?).await;
                             None
                         }
                         () = tokio::time::sleep(LOOK_AROUND) => None,
@@ -103,7 +102,7 @@ impl<'s> Session<'s> {
         }
         while !ends.is_empty() {
             let synced = ends.synced(&self.ledger, &mut self.outcomes).await?;
-            self.tell_of(synced, &mut watch).await;
+            self.release(synced).await;
         }
         if self.broken_off.is_none() {
             return Ok(ControlFlow::Continue(()));
@@ -362,27 +361,13 @@ impl<'s> Session<'s> {
         Ok(end)
     }
 
-    /// Tasks have ended for good.
-    async fn tell_of(
-        &mut self,
-        ends: Vec<EpisodeEnd>,
-        watch: &mut impl FnMut(&EpisodeEnd) -> ControlFlow<()>,
-    ) {
-        for end in ends {
-            if self.stage.is_external() {
-                self.release(end.episode).await;
+    /// Of tasks that have ended nothing is kept, or only what the team wants for people.
+    async fn release(&mut self, tasks: Vec<u64>) {
+        for number in tasks {
+            match self.stage.team().trace.content {
+                false => self.outcomes.forget(number),
+                true => self.dropped += self.outcomes.publish(number, self.stage.redactor()).await,
             }
-            if watch(&end).is_break() {
-                self.broken_off.get_or_insert(BrokenOff::Asked);
-            }
-        }
-    }
-
-    /// Of a task that has ended nothing is kept, or only what the team wants for people.
-    async fn release(&mut self, number: u64) {
-        match self.stage.team().trace.content {
-            false => self.outcomes.forget(number),
-            true => self.dropped += self.outcomes.publish(number, self.stage.redactor()).await,
         }
     }
 }
