@@ -149,9 +149,16 @@ impl Outcomes {
                 Some(end) if line.ends_with(b"\n") && end <= length => start = end,
                 _ => break,
             }
+            // A piece begins with JSON, if it has not been blanked.
+            let is_blank = reader.fill_buf()?.first() == Some(&0);
             reader.seek_relative(label.bytes as i64)?;
-            self.kept.entry(label.episode).or_default().push(Kept { label, file: number, start: begin });
-            pieces += 1;
+            if !is_blank {
+                self.kept.entry(label.episode).or_default().push(Kept { label, file: number, start: begin });
+                pieces += 1;
+            }
+        }
+        if pieces == 0 {
+            return fs::remove_file(self.path(number));
         }
         let shelf = Shelf { file, bytes: start, pieces, is_synced: false };
         self.files.insert(number, shelf);

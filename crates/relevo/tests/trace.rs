@@ -615,15 +615,25 @@ async fn content_is_kept_only_on_request_and_only_redacted() {
 #[tokio::test]
 async fn what_a_killed_run_had_not_released_is_released() {
     let shop = Shop::new();
-    let stage = shop.stage("");
+    let stage = shop.stage("[trace]\ncontent = true");
     learn(&stage, shop.path(), 2, 1).await;
+    let content = files(&shop.path().join("content"));
+    // What had been released before is blank, and is not content.
+    let blank = "{\"episode\":0,\"call\":0,\"given\":false,\"bytes\":3}\n\0\0\0";
     let left =
         "{\"episode\":1,\"call\":0,\"given\":false,\"bytes\":6}\nsecret{\"episode\":1,\"call\":1,\"giv";
     fs::create_dir_all(shop.path().join("outcomes")).unwrap();
-    fs::write(shop.path().join("outcomes/0"), left).unwrap();
+    fs::write(shop.path().join("outcomes/0"), format!("{blank}{left}")).unwrap();
+    fs::write(shop.path().join("outcomes/1"), blank).unwrap();
     let (mut session, _) = Session::resume(&stage, shop.path(), None, None).unwrap();
     assert!(session.run(|_| ControlFlow::Continue(())).await.unwrap().is_continue());
     assert_eq!(files(&shop.path().join("outcomes")), []);
+    let of_first = |all: Vec<(String, String)>| {
+        all.into_iter().filter(|(name, _)| name.starts_with("0/")).collect::<Vec<_>>()
+    };
+    let before = of_first(content);
+    assert!(!before.is_empty());
+    assert_eq!(of_first(files(&shop.path().join("content"))), before);
 }
 
 #[test]
