@@ -39,6 +39,8 @@ enum Command {
     Judge(cmd::judge::JudgeCommand),
     #[command(subcommand)]
     Lab(cmd::lab::LabCommand),
+    #[command(subcommand)]
+    Lm(cmd::lm::LmCommand),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Replay(command) => cmd::replay::replay(&command),
         Command::Judge(command) => cmd::judge::judge(&command),
         Command::Lab(command) => cmd::lab::lab(&command),
+        Command::Lm(command) => cmd::lm::lm(&command),
     };
     match result {
         Ok(code) => code,

@@ -7,11 +7,12 @@ use serde_json::Value;
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// Each crate of ours, and those of ours that it may know, tests included. What is not here has to be decided on.
-const ARROWS: [(&str, &[&str]); 4] = [
+const ARROWS: [(&str, &[&str]); 5] = [
     ("relevo-core", &[]),
     ("relevo", &["relevo-core"]),
     ("relevo-lab", &["relevo-core", "relevo"]),
-    ("relevo-cli", &["relevo-core", "relevo", "relevo-lab"]),
+    ("relevo-lm", &[]),
+    ("relevo-cli", &["relevo-core", "relevo", "relevo-lab", "relevo-lm"]),
 ];
 
 /// What the core is made of besides itself; the second list is for its tests.

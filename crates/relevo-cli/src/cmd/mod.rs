@@ -17,6 +17,7 @@ pub(crate) mod explain;
 pub(crate) mod judge;
 pub(crate) mod lab;
 pub(crate) mod learn;
+pub(crate) mod lm;
 pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod report;

@@ -1,0 +1,249 @@
+//! What the model learns from: worked problems, and solutions of its own that are checked and revised.
+
+use crate::{
+    backprop::Batch,
+    generate::{Start, continuations},
+    network::Network,
+    problem::{Level, Problem, Split, Step, apply, join},
+    rng::Rng,
+    text::{CHECK, OPTION, OPTIONS_MAX, RIGHT, STEPS, Token, WRONG, encode, option},
+    transcript::{Check, Solution, Transcript},
+};
+
+/// How often a problem of each level is met in the end: the harder ones need more practice.
+pub(crate) const LEVELS: [f64; 3] = [0.25, 0.35, 0.4];
+
+/// A problem, how it was solved, and, if it was, how that was checked.
+pub(crate) struct Attempt {
+    problem: Problem,
+    solution: Solution,
+    check: Option<Check>,
+}
+
+/// A problem to learn from, of a level drawn by these weights.
+pub(crate) fn problem(seed: u64, weights: [f64; 3], rng: &mut Rng) -> Problem {
+    let at = rng.unit() * weights.iter().sum::<f64>();
+    let level = match () {
+        () if at < weights[0] => Level::Elementary,
+        () if at < weights[0] + weights[1] => Level::HighSchool,
+        () => Level::Hard,
+    };
+    Problem::generate(Split::Train, level, seed, rng.below(usize::MAX) as u64)
+}
+
+pub(crate) fn key(problem: &Problem) -> usize {
+    (problem.key as u8 - b'A').into()
+}
+
+/// Tokens, and what should follow them.
+#[derive(Default)]
+struct Sheet {
+    tokens: Vec<Token>,
+    targets: Vec<Option<Token>>,
+}
+
+impl Sheet {
+    /// Given: nothing is learned from it.
+    fn given(&mut self, tokens: &[Token]) {
+        self.tokens.extend_from_slice(tokens);
+        self.targets.resize(self.tokens.len(), None);
+    }
+
+    /// To be said after what is there. Something other may nevertheless be put in its place.
+    fn learn(&mut self, token: Token) {
+        *self.targets.last_mut().expect("something was given") = Some(token);
+    }
+
+    /// To be said, and then read.
+    fn say(&mut self, tokens: &[Token]) {
+        for token in tokens {
+            self.learn(*token);
+            self.given(&[*token]);
+        }
+    }
+
+    /// One of the two ways to answer: the number at once, or steps; then its letter.
+    fn answer(&mut self, problem: &Problem, in_steps: bool) {
+        if in_steps {
+            self.given(&[STEPS]);
+            self.say(&steps(problem.steps()));
+        } else {
+            let mut number = vec![];
+            encode(&problem.options[key(problem)], &mut number).expect("options are numbers");
+            self.say(&number);
+        }
+        self.learn(option(key(problem)));
+    }
+}
+
+fn steps(steps: &[Step]) -> Vec<Token> {
+    let mut tokens = vec![];
+    encode(&join(steps), &mut tokens).expect("steps are made of known characters");
+    tokens
+}
+
+/// What lessons are about.
+pub(crate) struct Syllabus {
+    /// How often problems of each level are met.
+    pub(crate) levels: [f64; 3],
+    /// The share of lessons that are about finding a number among the options.
+    pub(crate) lookups: f64,
+    /// The share that are about a solution.
+    pub(crate) checks: f64,
+}
+
+/// The share of problems that are answered at once.
+const AT_ONCE: f64 = 0.4;
+/// The share of solutions that are made up, where there are some of the model's own.
+const MADE_UP: f64 = 0.2;
+/// The share of checked solutions that are answered anew, after the check.
+const ANEW: f64 = 0.4;
+
+/// So many numbers are looked up in one lesson.
+const LOOKUPS: usize = 6;
+
+/// Different numbers of one to four digits: with one digit, finding is easy to learn, and the rest follows from it.
+fn numbers(rng: &mut Rng) -> Vec<String> {
+    let mut numbers: Vec<i64> = vec![];
+    let most = *rng.pick(&[10, 10, 100, 100, 1000, 10_000]);
+    while numbers.len() < OPTIONS_MAX {
+        let number = rng.below(most) as i64;
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    numbers.iter().map(i64::to_string).collect()
+}
+
+/// Put one lesson into the batch: a problem to be solved; or a solution to be checked, and what comes after; or options
+/// in which numbers are looked up.
+pub(crate) fn lesson(seed: u64, syllabus: &Syllabus, attempts: &[Attempt], rng: &mut Rng, batch: &mut Batch) {
+    let mut sheet = Sheet::default();
+    let kind = rng.unit();
+    if kind < syllabus.lookups {
+        let options = numbers(rng);
+        sheet.given(&Transcript::problem("", &options).expect("options are numbers").0);
+        for _ in 0..LOOKUPS {
+            let place = rng.below(options.len());
+            let mut number = vec![];
+            encode(&format!("={}", options[place]), &mut number).expect("options are numbers");
+            sheet.given(&number);
+            sheet.learn(option(place));
+        }
+    } else if kind >= syllabus.lookups + syllabus.checks {
+        let problem = problem(seed, syllabus.levels, rng);
+        sheet.given(&Transcript::of(&problem).0);
+        sheet.answer(&problem, rng.unit() >= AT_ONCE);
+    } else {
+        let made_up;
+        let attempt = if attempts.is_empty() || rng.unit() < MADE_UP {
+            made_up = corrupted(problem(seed, syllabus.levels, rng), rng);
+            &made_up
+        } else {
+            rng.pick(attempts)
+        };
+        let problem = &attempt.problem;
+        let mut transcript = Transcript::of(problem);
+        transcript.solution(&attempt.solution);
+        let right = attempt.solution.answer == Some(key(problem));
+        if rng.unit() < ANEW {
+            let own = Check { steps: steps(problem.steps()), right };
+            transcript.check(attempt.check.as_ref().unwrap_or(&own));
+            sheet.given(&transcript.0);
+            sheet.answer(problem, rng.unit() >= AT_ONCE);
+        } else {
+            sheet.given(&transcript.0);
+            sheet.given(&[CHECK]);
+            sheet.say(&steps(problem.steps()));
+            sheet.say(&[option(key(problem))]);
+            sheet.learn(if right { RIGHT } else { WRONG });
+        }
+    }
+    batch.push(&sheet.tokens, &sheet.targets);
+}
+
+/// A solution with a slip in one step, or none, and the answer that seems to follow, with or without its steps.
+fn corrupted(problem: Problem, rng: &mut Rng) -> Attempt {
+    let mut slipped = problem.steps().to_vec();
+    let right = key(&problem);
+    let mut answer = right;
+    if rng.unit() < 0.5 {
+        let place = rng.below(slipped.len());
+        let old = slipped[place].value;
+        let slip = *rng.pick(&[1, 2, 10, 20, 100]) * if rng.below(2) == 0 { 1 } else { -1 };
+        let mut changed = (old, (old + slip).max(0));
+        slipped[place].value = changed.1;
+        for step in &mut slipped[place + 1..] {
+            let replaced = |x: i64| if x == changed.0 { changed.1 } else { x };
+            (step.left, step.right) = (replaced(step.left), replaced(step.right));
+            let old = step.value;
+            step.value = apply(step.left, step.operator, step.right).max(0);
+            changed = (old, step.value);
+        }
+        let value = slipped.last().expect("there are steps").value.to_string();
+        let other = (right + 1 + rng.below(problem.options.len() - 1)) % problem.options.len();
+        answer = problem.options.iter().position(|o| *o == value).unwrap_or(other);
+    }
+    let shown = rng.unit() < 0.6;
+    let solution = Solution { steps: shown.then(|| steps(&slipped)), answer: Some(answer) };
+    Attempt { problem, solution, check: None }
+}
+
+/// The steps and the option in what was said after [`STEPS`]; `None` if it was cut off.
+pub(crate) fn read_solution(said: &[Token]) -> Option<Solution> {
+    let (answer, steps) = said.split_last()?;
+    Some(Solution { steps: Some(steps.to_vec()), answer: Some(place(*answer)?) })
+}
+
+/// The option that a token stands for.
+pub(crate) fn place(token: Token) -> Option<usize> {
+    (OPTION..OPTION + OPTIONS_MAX as Token).contains(&token).then(|| usize::from(token - OPTION))
+}
+
+/// What the checker said after [`CHECK`]; `None` if it came to no verdict.
+pub(crate) fn read_check(said: &[Token]) -> Option<Check> {
+    let [steps @ .., _, verdict @ (RIGHT | WRONG)] = said else { return None };
+    Some(Check { steps: steps.to_vec(), right: *verdict == RIGHT })
+}
+
+/// The longest thing that is said.
+pub(crate) const SAID_MAX: usize = 64;
+
+/// Let the model solve problems of the training half in each of its ways, and check what it said. Wrong solutions
+/// are kept all, right ones as many at most.
+pub(crate) fn attempts(network: &Network, seed: u64, round: u64, count: usize) -> Vec<Attempt> {
+    let mut rng = Rng::stream("attempts", &[seed, round]);
+    let problems: Vec<Problem> = (0..count).map(|_| problem(seed, LEVELS, &mut rng)).collect();
+    let start =
+        |tokens, temperature, seed, check| Start { tokens, temperature, seed, tokens_max: SAID_MAX, check };
+    let starts = problems.iter().enumerate().map(|(i, problem)| {
+        let mut tokens = Transcript::of(problem).0;
+        if i % 3 != 0 {
+            tokens.push(STEPS);
+        }
+        let temperature = if i % 2 == 0 { 0.0 } else { 1.0 };
+        start(tokens, temperature, rng.below(usize::MAX) as u64, false)
+    });
+    let starts: Vec<Start> = starts.collect();
+    let said = continuations(network, starts);
+    let solved = problems.into_iter().zip(said).enumerate().filter_map(|(i, (problem, said))| {
+        let solution = match i % 3 {
+            0 => Solution { steps: None, answer: Some(place(*said.last()?)?) },
+            _ => read_solution(&said)?,
+        };
+        (solution.answer? < problem.options.len()).then_some(Attempt { problem, solution, check: None })
+    });
+    let (mut kept, right): (Vec<_>, Vec<_>) =
+        solved.partition(|a| a.solution.answer != Some(key(&a.problem)));
+    let (wrong, enough) = (kept.len(), kept.len().max(count / 4));
+    kept.extend(right.into_iter().take(enough.max(wrong)));
+    let starts = kept.iter().map(|attempt| {
+        let mut transcript = Transcript::of(&attempt.problem);
+        transcript.solution(&attempt.solution);
+        transcript.0.push(CHECK);
+        start(transcript.0, 0.0, 0, true)
+    });
+    let said = continuations(network, starts.collect());
+    kept.iter_mut().zip(said).for_each(|(attempt, said)| attempt.check = read_check(&said));
+    kept
+}

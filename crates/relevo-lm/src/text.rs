@@ -1,0 +1,137 @@
+//! Text as the model sees it: characters, a few common pieces, roles as single tokens, numbers last digit first.
+
+use std::sync::LazyLock;
+
+/// The number of a token.
+pub(crate) type Token = u8;
+
+/// What has been said is over.
+pub(crate) const END: Token = 0;
+/// The problem is told: the number that answers it comes next, and its letter; or [`STEPS`].
+pub(crate) const ASK: Token = 1;
+/// Steps follow, and the letter of the last number in them.
+pub(crate) const STEPS: Token = 2;
+/// The letter that somebody settled on without steps follows.
+pub(crate) const ANSWER: Token = 3;
+/// The steps of a checker follow, the letter they lead to, and one of the two verdicts.
+pub(crate) const CHECK: Token = 4;
+pub(crate) const RIGHT: Token = 5;
+pub(crate) const WRONG: Token = 6;
+/// Option A; the others come after it.
+pub(crate) const OPTION: Token = 7;
+/// So many letters there are.
+pub(crate) const OPTIONS_MAX: usize = 5;
+/// The digit 0; the others come after it.
+const ZERO: Token = OPTION + OPTIONS_MAX as Token;
+const PIECES: Token = ZERO + 10;
+
+/// Pieces of more than one character, then single ones.
+#[rustfmt::skip]
+const LONG: [&str; 52] = [
+    " + ", " - ", " * ", "; ", ", ", ". ", "What is ", "the cost?", "How many ", "How many?", "now?", "stay?", "free?",
+    " has ", "gets ", "loses ", " bags hold ", " each", " are loose", " takes ", " reads ", " pages", "then ",
+    " a day", " for ", " days", " buys ", " at ", " and ", " rows of ", " seats", " taken", " broken", "Ann", "Ben",
+    "Eva", "Max", "Tom", "Mia", " pens", " eggs", " cups", " nuts", " keys", " hats", "is ", "are ", "the ", "in ",
+    "of ", "to ", "and ",
+];
+const SINGLE: &str = " +-*=()?.,;abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+
+/// How many tokens there are.
+pub(crate) const VOCABULARY: usize = PIECES as usize + LONG.len() + SINGLE.len();
+
+/// The text of each token from [`PIECES`] on.
+static TEXTS: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| LONG.into_iter().chain(SINGLE.split("").filter(|c| !c.is_empty())).collect());
+
+/// The token of an option, 0 for A.
+pub(crate) fn option(place: usize) -> Token {
+    debug_assert!(place < OPTIONS_MAX);
+    OPTION + place as Token
+}
+
+/// The letter of an option, if the token is one.
+pub(crate) fn letter(token: Token) -> Option<char> {
+    (OPTION..ZERO).contains(&token).then(|| char::from(b'A' + token - OPTION))
+}
+
+/// How much it counts, in training, to say a token rightly: all depends on letters and verdicts, and they are few.
+pub(crate) fn weight(token: Token) -> f32 {
+    if letter(token).is_some() || matches!(token, RIGHT | WRONG) { 4.0 } else { 1.0 }
+}
+
+/// Append the tokens of a text: runs of digits are turned round.
+///
+/// # Errors
+///
+/// With the first character that has no token.
+pub(crate) fn encode(text: &str, out: &mut Vec<Token>) -> Result<(), char> {
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if first.is_ascii_digit() {
+            let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+            out.extend(rest[..digits].bytes().rev().map(|d| ZERO + d - b'0'));
+            rest = &rest[digits..];
+        } else {
+            // Longer pieces come first.
+            let place = TEXTS.iter().position(|piece| rest.starts_with(piece)).ok_or(first)?;
+            out.push(PIECES + place as Token);
+            rest = &rest[TEXTS[place].len()..];
+        }
+    }
+    Ok(())
+}
+
+/// Turns tokens back into text; a number is held back until its last digit is known.
+#[derive(Default)]
+pub(crate) struct Decoder {
+    digits: String,
+}
+
+impl Decoder {
+    /// The text that is certain once this token is known. Roles and options have none here.
+    pub(crate) fn push(&mut self, token: Token) -> String {
+        if (ZERO..PIECES).contains(&token) {
+            self.digits.insert(0, char::from(b'0' + token - ZERO));
+            return String::new();
+        }
+        let mut text = self.finish();
+        if token >= PIECES {
+            text += TEXTS[usize::from(token - PIECES)];
+        }
+        text
+    }
+
+    /// What was held back.
+    pub(crate) fn finish(&mut self) -> String {
+        std::mem::take(&mut self.digits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::{Level, Problem, Split};
+
+    #[test]
+    fn a_text_comes_back_from_its_tokens() {
+        for level in Level::ALL {
+            for index in 0..200 {
+                let problem = Problem::generate(Split::Train, level, 1, index);
+                for text in [problem.question.clone(), problem.rationale()] {
+                    let mut tokens = vec![];
+                    encode(&text, &mut tokens).expect("every character has a token");
+                    let mut decoder = Decoder::default();
+                    let mut back: String = tokens.iter().map(|t| decoder.push(*t)).collect();
+                    back += &decoder.finish();
+                    assert_eq!(back, text);
+                    assert!(tokens.len() <= 48, "{} tokens: {text}", tokens.len());
+                }
+            }
+        }
+        let mut tokens = vec![];
+        encode("120+3", &mut tokens).expect("every character has a token");
+        assert_eq!(tokens[..3], [ZERO, ZERO + 2, ZERO + 1], "the last digit comes first");
+        assert_eq!(encode("5 € left", &mut vec![]), Err('€'));
+        assert_eq!(TEXTS.len() + usize::from(PIECES), VOCABULARY);
+    }
+}

@@ -1,0 +1,62 @@
+//! What has been said about a problem, as tokens: the form that is learned and the form that is asked for.
+
+use crate::{
+    problem::Problem,
+    text::{ANSWER, ASK, CHECK, RIGHT, STEPS, Token, WRONG, encode, option},
+};
+
+/// A solution: steps, if there are any, and the option that was settled on, if one was.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Solution {
+    pub(crate) steps: Option<Vec<Token>>,
+    pub(crate) answer: Option<usize>,
+}
+
+/// The steps of a checker and its verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Check {
+    pub(crate) steps: Vec<Token>,
+    pub(crate) right: bool,
+}
+
+/// Tokens that grow.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transcript(pub(crate) Vec<Token>);
+
+impl Transcript {
+    /// The question, the options, and the mark that they are told.
+    pub(crate) fn problem(question: &str, options: &[String]) -> Result<Self, char> {
+        let mut tokens = vec![];
+        encode(question, &mut tokens)?;
+        for (place, text) in options.iter().enumerate() {
+            // The letter comes after its number: there, all of the number is known.
+            encode(text, &mut tokens)?;
+            tokens.push(option(place));
+        }
+        tokens.push(ASK);
+        Ok(Transcript(tokens))
+    }
+
+    pub(crate) fn of(problem: &Problem) -> Self {
+        Transcript::problem(&problem.question, &problem.options)
+            .expect("problems are made of known characters")
+    }
+
+    pub(crate) fn solution(&mut self, solution: &Solution) {
+        match &solution.steps {
+            Some(steps) => {
+                self.0.push(STEPS);
+                self.0.extend_from_slice(steps);
+            }
+            None => self.0.push(ANSWER),
+        }
+        self.0.extend(solution.answer.map(option));
+    }
+
+    /// A check, and the mark that an answer is asked for again.
+    pub(crate) fn check(&mut self, check: &Check) {
+        self.0.push(CHECK);
+        self.0.extend_from_slice(&check.steps);
+        self.0.extend([if check.right { RIGHT } else { WRONG }, ASK]);
+    }
+}
