@@ -16,6 +16,15 @@ pub(crate) fn stage(path: &Path) -> Result<Stage, Fault> {
     stage_of(TeamSpec::load(path)?, path)
 }
 
+/// The team of a file, ready to act by another model than it says, if one is named.
+pub(crate) fn stage_by(path: &Path, model: Option<&str>) -> Result<Stage, Fault> {
+    let mut team = TeamSpec::load(path)?;
+    if let Some(model) = model {
+        team.act_by(model).map_err(|e| format!("--model {model}: {e}"))?;
+    }
+    stage_of(team, path)
+}
+
 /// A team of this file, or one that was made from it, ready to act.
 pub(crate) fn stage_of(team: TeamSpec, path: &Path) -> Result<Stage, Fault> {
     let simulator = team.simulate.as_ref().map(relevo_lab::simulator).transpose();

@@ -9,9 +9,9 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Each crate of ours, and those of ours that it may know, tests included. What is not here has to be decided on.
 const ARROWS: [(&str, &[&str]); 5] = [
     ("relevo-core", &[]),
-    ("relevo", &["relevo-core"]),
-    ("relevo-lab", &["relevo-core", "relevo"]),
     ("relevo-lm", &[]),
+    ("relevo", &["relevo-core", "relevo-lm"]),
+    ("relevo-lab", &["relevo-core", "relevo-lm", "relevo"]),
     ("relevo-cli", &["relevo-core", "relevo", "relevo-lab", "relevo-lm"]),
 ];
 

@@ -201,7 +201,7 @@ fn an_epoch_of_programs_is_every_training_task_once() {
 #[test]
 fn mistakes_are_answered() {
     let place = desk();
-    let maths = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/team.toml");
+    let maths = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths-simulated/team.toml");
     for (arguments, answers) in [
         (format!("evaluate {maths}"), &["no [coordinator]", "relevo learn"][..]),
         ("evaluate team.toml --class clas".into(), &["--class clas", "did you mean \"class\"?"]),

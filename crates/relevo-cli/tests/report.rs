@@ -5,12 +5,12 @@ use std::{fs, path::PathBuf, process::Command};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder with the team of `examples/maths`, measured on few tasks, and a run of it.
+/// A folder with the team of `examples/maths-simulated`, measured on few tasks, and a run of it.
 struct Place(TempDir);
 
 impl Place {
     fn new() -> Self {
-        let team = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/team.toml");
+        let team = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths-simulated/team.toml");
         let team = fs::read_to_string(team).unwrap();
         let place = Place(tempfile::tempdir().unwrap());
         let small = team.replace("evaluation_tasks = 60_000", "evaluation_tasks = 20");
@@ -66,7 +66,7 @@ fn report_tells_of_a_run_and_of_its_tasks() {
     assert_holds(
         &left,
         &[
-            "<h1>maths</h1>",
+            "<h1>maths-simulated</h1>",
             "<svg",
             "prefers-color-scheme: dark",
             "what agents were given and gave back is not in it",
@@ -107,7 +107,7 @@ fn explain_replays_a_decision_as_long_as_the_team_is_what_it_was() {
     assert_holds(
         &first,
         &[
-            "decision 17.0 of maths: commissioner chose",
+            "decision 17.0 of maths-simulated: commissioner chose",
             "situation: dataset=",
             "kept from it by guards: nothing",
         ],
@@ -119,7 +119,7 @@ fn explain_replays_a_decision_as_long_as_the_team_is_what_it_was() {
     assert_eq!(first, place.says(0, "explain run 17.0").0, "the same question, the same answer");
 
     // Without a decision, what the policy does: as before.
-    assert_holds(&place.says(0, "explain run mathqa").0, &["policy of \"maths\"", "dataset=mathqa"]);
+    assert_holds(&place.says(0, "explain run mathqa").0, &["policy of \"maths-simulated\"", "dataset=mathqa"]);
 
     fs::copy(place.path("team.toml"), place.path("as-it-was.toml")).unwrap();
     place.edit_team("initial = 0.5", "initial = 0.25");

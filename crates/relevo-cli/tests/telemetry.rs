@@ -282,7 +282,7 @@ fn a_collector_that_is_away_or_slow_holds_up_nothing() {
     let refusing = Collector::start(StatusCode::SERVICE_UNAVAILABLE);
     let taking = Collector::start(StatusCode::OK);
     let place = Place::new();
-    let maths = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/team.toml");
+    let maths = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths-simulated/team.toml");
     let many = "evaluation_tasks = 60_000";
     let team = fs::read_to_string(maths).unwrap();
     assert!(team.contains(many));

@@ -66,7 +66,7 @@ pub enum PromptError {
 }
 
 /// What the model reads, made by [`crate::Model::prompt`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Prompt {
     pub(crate) tokens: Vec<Token>,
     pub(crate) skill: Skill,

@@ -1,6 +1,6 @@
 //! relevo does the work: it brings tasks before a team of agents and lets them learn who should act next.
 //!
-//! In reading order: the [`team`] file says who there is; [`tasks`] say what is to be done; an [`interface`] says what each
+//! In reading order: the [`team`] file says who there is; [`tasks`], and generated [`problems`], say what is to be done; an [`interface`] says what each
 //! agent sees of the [`artifact`]; on the [`stage`] the [`agent`]s act, some by a language [`model`] or a [`tool`]; in [`learn`] participants of `relevo-core` decide
 //! and learn while the [`ledger`] remembers; a [`coordinate`]d team has one participant, which invokes and skips
 //! the cells of a plan; [`guard`]s hold whatever is learned, an [`approval`] is a person's, and a run can be told to [`stop`];
@@ -25,6 +25,7 @@ pub mod model;
 pub mod observe;
 pub mod outcomes;
 pub mod picture;
+pub mod problems;
 pub mod redact;
 pub mod report;
 pub mod reward;

@@ -1,7 +1,7 @@
 //! `relevo learn`: run episodes, learn, compare, report.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::IsTerminal,
     num::NonZeroUsize,
     ops::ControlFlow,
@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{
     agent::process,
     approval::{self, Approvals, Listed, Standing},
-    evaluate::{Measured, evaluate},
+    evaluate::{Arm, Measured, Walk, evaluate},
     learn::{BrokenOff, EpisodeEnd, LEDGER_FILE, RunConfig, Session},
     picture,
     report::{self, Report},
@@ -78,13 +78,17 @@ pub(crate) struct LearnArguments {
     otlp: OtlpOption,
     #[command(flatten)]
     metrics: MetricsOption,
+    /// Let the agents act by this model in place of those of the team file: PROVIDER::NAME, or the NAME of one of OpenAI's
+    /// or of whoever serves at OPENAI_BASE_URL
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
     /// Begin without asking every model and tool server first whether it answers
     #[arg(long)]
     no_preflight: bool,
 }
 
 pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
-    let stage = world::stage(&arguments.team)?;
+    let stage = world::stage_by(&arguments.team, arguments.model.as_deref())?;
     let jobs = arguments.jobs.or(stage.team().run.jobs).unwrap_or(NonZeroUsize::MIN);
     let room = if stage.is_external() { process::make_room(jobs.get()) } else { jobs.get() };
     if room < jobs.get() {
@@ -212,6 +216,31 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How the learned team did one task of each kind, from the first word to the last.
+fn conversations(stage: &Stage, learned: &Arm) -> String {
+    let mut kinds: BTreeMap<&str, &Walk> = BTreeMap::new();
+    for walk in learned.walks.iter().filter(|walk| walk.concluded) {
+        kinds.entry(&walk.start).or_insert(walk);
+    }
+    let mut out = String::new();
+    for (kind, walk) in kinds.into_iter().take(CONVERSATIONS) {
+        let agents: Vec<&str> = walk.turns.iter().map(|turn| stage.team().agent_name(turn.agent)).collect();
+        let came = match walk.quality {
+            Some(quality) if quality >= 1.0 => "right",
+            Some(_) => "wrong",
+            None => "not judged",
+        };
+        let text = plain(&String::from_utf8_lossy(&walk.artifact.payload));
+        out += &format!("{kind}, task {}: {}, {came}\n", walk.task, agents.join(" → "));
+        text.lines().for_each(|line| out += &format!("    {line}\n"));
+        out.push('\n');
+    }
+    out
+}
+
+/// The most conversations that are shown.
+const CONVERSATIONS: usize = 3;
+
 fn report(
     runtime: &tokio::runtime::Runtime,
     stage: &Stage,
@@ -247,6 +276,10 @@ fn report(
     write_file(&out.join("learning.svg"), &picture::curve::svg(&curve)?)?;
     write_session(out)?;
     print(&format!("\n{text}\n"))?;
+    // Generated problems are nobody's secret.
+    if stage.team().problems.is_some() {
+        print(&conversations(stage, &arms[0]))?;
+    }
     if judges.groups > 0 {
         say!("{}", judges.told());
     }

@@ -26,6 +26,16 @@ pub trait Agent: Send + Sync {
     async fn perform(&self, call: &OperationCall<'_>, artifact: Artifact) -> Outcome;
 }
 
+/// An agent without work of its own: it hands on what it was given, to whom it decides.
+pub struct Forwarder;
+
+#[async_trait]
+impl Agent for Forwarder {
+    async fn perform(&self, _: &OperationCall<'_>, artifact: Artifact) -> Outcome {
+        Outcome::done(artifact)
+    }
+}
+
 /// Which operation of which agent is asked for, and in which handoff.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperationCall<'a> {

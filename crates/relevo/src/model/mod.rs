@@ -2,12 +2,14 @@
 //! [`Failure`], as from any other agent.
 //!
 //! The [`provider`] speaks to services, by `genai`, with only so many requests under way at an endpoint; [`patience`] tries
-//! again what may succeed a while later; [`environment`] has the keys. [`Models`] are those of a team file.
+//! again what may succeed a while later; [`environment`] has the keys; [`local`] is the model in the box. [`Models`] are those
+//! of a team file.
 //!
 //! A key comes from the environment or a `.env` file. It is sent to the service and nowhere else: it is in no type that can
 //! be written, and failures are searched for it.
 
 pub mod environment;
+pub mod local;
 pub mod patience;
 pub mod provider;
 mod wire;
@@ -23,7 +25,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use self::{environment::Environment, provider::Provider};
+use self::{environment::Environment, local::Local, provider::Provider};
 use crate::{
     agent::Failure,
     judge::relative::{Answer, Ask, Question},
@@ -207,10 +209,13 @@ impl Message {
     }
 }
 
-/// Ask a model whether it is there: for an answer of a word, which may take as long as `limit`.
+/// Ask a model whether it is there: for the answer to a problem that even a small one knows, which may take as long as `limit`.
 pub async fn probe(model: &dyn Model, limit: Duration) -> Result<ChatReply, Failure> {
     let request = ChatRequest {
-        messages: vec![Message::new(Speaker::User, "Answer with the one word: ready")],
+        messages: vec![
+            Message::new(Speaker::System, "Answer with the letter alone."),
+            Message::new(Speaker::User, "What is 1 + 1?\nA) 2 B) 3"),
+        ],
         tools: vec![],
         schema: None,
         temperature: None,
@@ -229,7 +234,7 @@ pub struct NamedModel {
     /// What the file says.
     pub section: ModelSection,
     /// The model.
-    pub model: Arc<Provider>,
+    pub model: Arc<dyn Model>,
 }
 
 /// The models of a team file, by their names.
@@ -249,7 +254,8 @@ impl Models {
         if sections.is_empty() {
             return Ok(Models::default());
         }
-        let client = provider::client()?;
+        let is_served = |section: &&ModelSection| section.provider != local::PROVIDER;
+        let client = sections.values().find(is_served).map(|_| provider::client()).transpose()?;
         if let Some(url) = environment.get(provider::BASE_URL) {
             provider::check_url(&url)
                 .map_err(|what| format!("the variable {}: {what}", provider::BASE_URL))?;
@@ -270,8 +276,10 @@ impl Models {
         let gates: BTreeMap<String, Arc<Semaphore>> = limits.into_iter().map(gate).collect();
         let named = |(name, section): (&String, &ModelSection)| {
             let gate = gates[&place(section)].clone();
-            let provider = Provider::new(client.clone(), name, section, environment, gate, seed);
-            let model = Arc::new(provider);
+            let model: Arc<dyn Model> = match client.clone().filter(|_| is_served(&section)) {
+                Some(client) => Arc::new(Provider::new(client, name, section, environment, gate, seed)),
+                None => Arc::new(Local),
+            };
             (name.clone(), NamedModel { name: name.clone(), section: section.clone(), model })
         };
         Ok(Models { by_name: sections.iter().map(named).collect() })

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     agent::{
-        Agent,
+        Agent, Forwarder,
         model::{Listener, ModelAgent},
         process::{Brief, ProcessAgent},
         tool::ToolAgent,
@@ -37,6 +37,9 @@ pub(super) struct Cast<'s> {
 impl Cast<'_> {
     /// What does the work of an agent.
     pub(super) fn actor(&self, agent: &AgentSpec) -> Result<Arc<dyn Agent>, TaskError> {
+        if agent.forwards {
+            return Ok(Arc::new(Forwarder));
+        }
         if let Some(command) = &agent.command {
             return Ok(Arc::new(self.program(agent, command)));
         }

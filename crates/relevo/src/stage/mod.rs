@@ -33,10 +33,11 @@ use crate::{
     judge::{self, Candidate, Judge, Verdict},
     model::{Models, environment::Environment},
     observe::{Observer, Occasion, Purpose, Watched, WorkEnd},
+    problems::Problems,
     redact::Redactor,
     reward::Usual,
     tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{EstimatorSection, FINISH, Failures, JudgeSpec, TasksSpec, TeamSpec},
+    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, TasksSpec, TeamSpec},
     tool::ToolServers,
 };
 
@@ -107,10 +108,11 @@ impl Stage {
                 Some(made.map_err(|name| TaskError(models.unknown("[tasks] judge", &name)))?)
             }
         };
-        let tasks: Arc<dyn TaskSource> = match (&team.tasks, simulator) {
-            (Some(spec), _) => Arc::new(FileTasks::load(spec, directory)?),
-            (None, Some(world)) => world,
-            (None, None) => return Err(TaskError("the team has neither tasks nor a simulated world".into())),
+        let tasks: Arc<dyn TaskSource> = match (&team.tasks, &team.problems, simulator) {
+            (Some(spec), _, _) => Arc::new(FileTasks::load(spec, directory)?),
+            (None, Some(section), _) => Arc::new(Problems::new(section)?),
+            (None, None, Some(world)) => world,
+            (None, None, None) => return Err(TaskError("the team has neither tasks nor a simulated world".into())),
         };
         let deciders = match &team.coordinator {
             Some(_) => Deciders::Coordinator {
@@ -314,7 +316,7 @@ impl Stage {
 
     /// Whether calls leave this process, so that their records must be durable before.
     pub fn is_external(&self) -> bool {
-        self.team.agents.iter().any(|a| a.simulate.is_none())
+        self.team.agents.iter().any(AgentSpec::leaves_process)
     }
 
     /// Whom a choice of a participant is about: a successor of an agent, a cell that a coordinator invokes; `None` where it
@@ -362,7 +364,7 @@ impl Stage {
 
     /// Whether calls of this agent leave the process.
     pub fn leaves_process(&self, agent: AgentId) -> bool {
-        self.team.agents[agent.0 as usize].simulate.is_none()
+        self.team.agents[agent.0 as usize].leaves_process()
     }
 
     /// What a coordinator sees.

@@ -52,20 +52,32 @@ impl TeamSpec {
             Some(section) => check_coordinator(section, self)?,
             None => known("start".into(), &self.start, "start")?,
         }
-        match (&self.simulate, &self.tasks) {
-            (Some(_), Some(_)) => {
-                return Err(Fault::new(
-                    "tasks",
-                    "a team has either [simulate] or [tasks], not both: leave one out",
-                ));
+        let sources = [
+            ("tasks", self.tasks.is_some()),
+            ("problems", self.problems.is_some()),
+            ("simulate", self.simulate.is_some()),
+        ];
+        let mut stated = sources.iter().filter(|(_, stated)| *stated).map(|(key, _)| *key);
+        match (stated.next(), stated.next()) {
+            (Some(one), Some(other)) => {
+                let what = format!("a team has either [{one}] or [{other}], not both: leave one out");
+                return Err(Fault::new(one, what));
             }
-            (None, None) => {
-                return Err(Fault::new(
-                    "name",
-                    "where do tasks come from? add [tasks] (files) or [simulate]",
-                ));
+            (None, _) => {
+                let what = "where do tasks come from? add [tasks] (files), [problems] (generated) or [simulate]";
+                return Err(Fault::new("name", what));
             }
-            _ => {}
+            (Some(_), None) => {}
+        }
+        if let Some(section) = &self.problems {
+            let known = relevo_lm::Level::ALL.map(relevo_lm::Level::name);
+            if section.levels.is_empty() {
+                let what = format!("there are no levels: add some of {}", known.join(", "));
+                return Err(Fault::new("problems/levels", what));
+            }
+            for (i, level) in section.levels.iter().enumerate().filter(|(_, l)| !known.contains(&l.as_str())) {
+                return Err(unknown(format!("problems/levels/{i}"), level, "a level", known.into_iter()));
+            }
         }
         self.tasks.iter().try_for_each(|tasks| check_judge(&tasks.judge))?;
         for (i, agent) in self.agents.iter().enumerate() {
@@ -203,6 +215,20 @@ impl TeamSpec {
         }
         for (k, observed) in agent.observes.iter().enumerate() {
             self.check_observable(format!("{place}/observes/{k}"), observed)?;
+        }
+        let works = [
+            ("command", agent.command.is_some()),
+            ("simulate", agent.simulate.is_some()),
+            ("tool", agent.tool.is_some()),
+            ("model", agent.model.is_some()),
+            ("skill", agent.skill.is_some()),
+            ("operations", !agent.operations.is_empty()),
+        ];
+        if agent.forwards && self.coordinator.is_some() {
+            return fail("forwards", "only forwards: a coordinator has no use for it, leave it out".into());
+        }
+        if let Some((key, _)) = works.iter().find(|(_, stated)| agent.forwards && *stated) {
+            return fail("forwards", format!("only forwards, and has a {key}: leave one of them out"));
         }
         if agent.reply != ReplyForm::Replace && (self.coordinator.is_some() || !agent.acts_by_model()) {
             let what = "has a reply, which is for models in a team without a coordinator: leave it out";

@@ -104,6 +104,9 @@ pub struct TeamSpec {
     /// Tasks from files.
     #[serde(default)]
     pub tasks: Option<TasksSpec>,
+    /// Generated problems, instead of tasks from files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problems: Option<ProblemsSection>,
     /// One coordinator decides who acts, and the agents are its cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coordinator: Option<CoordinatorSection>,
@@ -158,6 +161,19 @@ pub struct SimulateSpec {
     pub options: BTreeMap<String, toml::Value>,
 }
 
+/// Multiple-choice problems that are generated, and solved with no key and no network by the model in the box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProblemsSection {
+    /// How hard they are: of each level in turn.
+    #[serde(default = "all_levels")]
+    pub levels: Vec<String>,
+}
+
+fn all_levels() -> Vec<String> {
+    relevo_lm::Level::ALL.iter().map(|level| level.name().to_owned()).collect()
+}
+
 /// Tasks from files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -185,6 +201,9 @@ pub struct AgentSpec {
     /// A role in the simulated world.
     #[serde(default)]
     pub simulate: Option<String>,
+    /// It does no work of its own, and only decides whom to hand to.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forwards: bool,
     /// A tool of one of [`TeamSpec::tools`], which is called once for every handoff: `server.tool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,

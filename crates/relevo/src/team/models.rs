@@ -6,7 +6,7 @@ use super::{
     AgentSpec, TeamSpec,
     check::{Fault, check_name, shown, unknown},
 };
-use crate::model::{Price, environment::Environment, provider};
+use crate::model::{Price, environment::Environment, local, provider};
 
 /// A language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,9 +89,19 @@ impl ModelSection {
 
     fn check(&self, place: &str) -> Result<(), Fault> {
         let fault = |key: &str, what: String| Err(Fault::new(format!("{place}/{key}"), what));
-        if provider::kinds().all(|kind| kind != self.provider) {
-            let what = "the provider of a model";
-            return Err(unknown(format!("{place}/provider"), &self.provider, what, provider::kinds()));
+        let kinds = provider::kinds().chain([local::PROVIDER]);
+        if kinds.clone().all(|kind| kind != self.provider) {
+            return Err(unknown(format!("{place}/provider"), &self.provider, "the provider of a model", kinds));
+        }
+        if self.provider == local::PROVIDER {
+            let name = relevo_lm::Model::bundled().name();
+            if self.model != name {
+                return fault("model", format!("the model in the box is {name:?}: write that"));
+            }
+            if self.url.is_some() || self.key.is_some() {
+                let key = if self.url.is_some() { "url" } else { "key" };
+                return fault(key, format!("the model in the box needs no {key}: leave it out"));
+            }
         }
         if self.model.trim().is_empty() || self.model.len() > 200 || self.model.contains("::") {
             return fault("model", format!("{:?} is no name of a model", shown(&self.model)));
@@ -140,9 +150,14 @@ pub(super) fn check_key(place: String, key: &str) -> Result<(), Fault> {
 }
 
 impl AgentSpec {
-    /// Whether it acts by a language model: it has no program, no role to simulate, and is no tool.
+    /// Whether it acts by a language model: it has no program, no role to simulate, is no tool, and does not merely forward.
     pub fn acts_by_model(&self) -> bool {
-        self.command.is_none() && self.simulate.is_none() && self.tool.is_none()
+        self.leaves_process() && self.command.is_none() && self.tool.is_none()
+    }
+
+    /// Whether its calls leave the process, or are to be treated so: it is not simulated and does not merely forward.
+    pub fn leaves_process(&self) -> bool {
+        self.simulate.is_none() && !self.forwards
     }
 }
 
@@ -150,6 +165,24 @@ impl TeamSpec {
     /// What the file says of an agent's model, if it acts by one.
     pub fn model_of(&self, agent: &AgentSpec) -> Option<&ModelSection> {
         self.models.get(agent.model()?).filter(|_| agent.acts_by_model())
+    }
+
+    /// Put another model in the place of all that the file describes: `PROVIDER::NAME`, or the `NAME` of one of OpenAI's.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such provider, or the file describes no model.
+    pub fn act_by(&mut self, model: &str) -> Result<(), String> {
+        let (provider, name) = model.split_once("::").unwrap_or(("openai", model));
+        if self.models.is_empty() {
+            return Err("the team file describes no models whose place it could take".to_owned());
+        }
+        for section in self.models.values_mut() {
+            (section.provider, section.model) = (provider.to_owned(), name.to_owned());
+            (section.url, section.key) = (None, None);
+            section.check("models").map_err(|fault| fault.message)?;
+        }
+        Ok(())
     }
 
     pub(super) fn check_models(&self) -> Result<(), Fault> {
