@@ -5,7 +5,7 @@
 //! anything has been said about it, blocks that each begin with a line `[name]`.
 
 use crate::{
-    text::{CHECK, Decoder, OPTIONS_MAX, RIGHT, STEPS, Token, WRONG, encode, letter},
+    text::{ANSWER, CHECK, Decoder, END, RIGHT, STEPS, Token, WRONG, encode},
     transcript::{Check, Solution, Transcript},
 };
 
@@ -72,6 +72,8 @@ pub struct Prompt {
     pub(crate) skill: Skill,
     /// The answer that is checked.
     answer: Option<char>,
+    /// What may be answered.
+    options: Vec<String>,
 }
 
 impl Prompt {
@@ -100,14 +102,16 @@ impl Prompt {
         }
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let (question, options, rest) = problem(&lines).ok_or(PromptError::Problem)?;
-        let mut transcript = Transcript::problem(&question, &options).map_err(PromptError::Character)?;
-        let (solution, check) = said(rest, options.len())?;
-        let checked = check.filter(|_| solution.answer.is_some());
+        let mut transcript = Transcript::question(&question).map_err(PromptError::Character)?;
+        let (solution, settled, check) = said(rest, &options)?;
+        let checked = check.filter(|_| solution != Solution::default());
         let mut answer = None;
         match (skill, &checked) {
             (Skill::Check, _) => {
-                let given = solution.answer.ok_or(PromptError::NothingToCheck)?;
-                answer = Some(crate::problem::letter(given));
+                if solution == Solution::default() {
+                    return Err(PromptError::NothingToCheck);
+                }
+                answer = settled;
                 transcript.solution(&solution);
                 transcript.0.push(CHECK);
             }
@@ -117,7 +121,8 @@ impl Prompt {
             }
             (Skill::Answer | Skill::Revise, None) => {
                 if let Solution { steps: steps @ Some(_), .. } = solution {
-                    transcript.solution(&Solution { steps, answer: None });
+                    transcript.solution(&Solution { steps, number: None });
+                    transcript.0.push(ANSWER);
                 }
             }
             (Skill::Rationale, None) => {}
@@ -129,7 +134,7 @@ impl Prompt {
         if tokens > most {
             return Err(PromptError::TooLong { tokens, most });
         }
-        Ok(Prompt { tokens: transcript.0, skill, answer })
+        Ok(Prompt { tokens: transcript.0, skill, answer, options })
     }
 }
 
@@ -160,6 +165,9 @@ fn problem<'t, 'l>(lines: &'l [&'t str]) -> Option<(String, Vec<String>, &'l [&'
     Some((before[start..end].join(" "), options, &lines[last + 1..]))
 }
 
+/// So many letters there are.
+const OPTIONS_MAX: usize = 5;
+
 /// `A) 41 B) 39`: what stands after each letter.
 fn options(line: &str) -> Option<Vec<String>> {
     let mut rest = line.strip_prefix("A)")?;
@@ -178,10 +186,11 @@ fn options(line: &str) -> Option<Vec<String>> {
     (options.len() >= 2 && options.iter().all(|o| !o.is_empty())).then_some(options)
 }
 
-/// The last solution, and the check that came after it, if one did.
-fn said(lines: &[&str], options: usize) -> Result<(Solution, Option<Check>), PromptError> {
+/// The last solution, its letter, and the check that came after it, if one did.
+fn said(lines: &[&str], options: &[String]) -> Result<(Solution, Option<char>, Option<Check>), PromptError> {
     let is_name = |l: &&str| l.len() > 2 && l.starts_with('[') && l.ends_with(']');
-    let mut solution = Solution::default();
+    let read = |text: &str, to: &mut Vec<Token>| encode(text, to).map_err(PromptError::Character);
+    let (mut solution, mut letter) = (Solution::default(), None);
     let mut check: Option<Check> = None;
     let mut blocks = lines.split(is_name);
     // What stands before the first name is nobody's.
@@ -191,36 +200,48 @@ fn said(lines: &[&str], options: usize) -> Result<(Solution, Option<Check>), Pro
         let (mut answer, mut verdict) = (None, None);
         for line in block.iter().filter(|l| !l.is_empty()) {
             if let Some(rest) = line.strip_prefix("Answer:") {
-                answer = Some(named(rest, options)?);
+                answer = Some(named(rest.trim(), options)?);
             } else if let Some(right) = line.strip_prefix("The answer ").and_then(judged) {
                 verdict = Some(right);
             } else {
                 if !steps.is_empty() {
-                    encode("; ", &mut steps).map_err(PromptError::Character)?;
+                    read("; ", &mut steps)?;
                 }
-                encode(line, &mut steps).map_err(PromptError::Character)?;
+                read(line, &mut steps)?;
             }
         }
         if let Some(right) = verdict {
             check = Some(Check { steps, right });
         } else if answer.is_some() || !steps.is_empty() {
             if check.take().is_some() {
-                solution = Solution::default();
+                (solution, letter) = (Solution::default(), None);
             }
-            solution.answer = answer.or(solution.answer);
+            if let Some(place) = answer {
+                letter = place.map(crate::problem::letter);
+                solution.number = None;
+                if let Some(place) = place {
+                    read(&options[place], solution.number.insert(vec![]))?;
+                }
+            }
             if !steps.is_empty() {
                 solution.steps = Some(steps);
             }
         }
     }
-    Ok((solution, check))
+    Ok((solution, letter, check))
 }
 
-/// The option that a letter stands for.
-fn named(text: &str, options: usize) -> Result<usize, PromptError> {
-    let letter = text.trim().chars().next().unwrap_or('?').to_ascii_uppercase();
+/// What a model says whose number is not among the options.
+const NONE: &str = "none";
+
+/// The option that a letter stands for, or none.
+fn named(text: &str, options: &[String]) -> Result<Option<usize>, PromptError> {
+    if text == NONE {
+        return Ok(None);
+    }
+    let letter = text.chars().next().unwrap_or('?').to_ascii_uppercase();
     let place = (u32::from(letter)).wrapping_sub(u32::from('A')) as usize;
-    if place < options { Ok(place) } else { Err(PromptError::Option(letter)) }
+    if place < options.len() { Ok(Some(place)) } else { Err(PromptError::Option(letter)) }
 }
 
 /// `C is right.`
@@ -232,49 +253,69 @@ fn judged(text: &str) -> Option<bool> {
     }
 }
 
-/// Turns what the model says into text, piece by piece.
+/// Turns what the model says into text, piece by piece. The model says a number; the letter is that of the option with
+/// the same text, and `none` if there is no such option.
 pub(crate) struct Speech {
     decoder: Decoder,
     skill: Skill,
-    answer: char,
-    said: bool,
+    answer: Option<char>,
+    options: Vec<String>,
+    /// All of it, in the model's words.
+    said: String,
 }
 
 impl Speech {
     pub(crate) fn new(prompt: &Prompt) -> Self {
-        let answer = prompt.answer.unwrap_or('?');
-        Speech { decoder: Decoder::default(), skill: prompt.skill, answer, said: false }
+        let Prompt { skill, answer, .. } = *prompt;
+        Speech {
+            decoder: Decoder::default(),
+            skill,
+            answer,
+            options: prompt.options.clone(),
+            said: String::new(),
+        }
     }
 
-    /// What is certain now. Of an answer that was asked for at once, the letter alone is told, and not the number
-    /// that the model takes for right; of a check, the verdict, and not the letter that it comes to.
+    /// What is certain now. Of an answer that was asked for at once, the letter alone is told, and not the number.
     pub(crate) fn push(&mut self, token: Token) -> String {
-        let mut text = self.decoder.push(token);
-        if matches!(self.skill, Skill::Answer | Skill::Revise) {
-            text.clear();
-        }
-        let gap = if self.said || !text.is_empty() { "\n" } else { "" };
-        match (token, letter(token)) {
-            (RIGHT, _) => text += &format!("{gap}The answer {} is right.", self.answer),
-            (WRONG, _) => text += &format!("{gap}The answer {} is wrong.", self.answer),
-            (_, Some(letter)) if self.skill != Skill::Check => text += &format!("{gap}Answer: {letter}"),
-            _ => {}
-        }
-        self.said |= !text.is_empty();
-        text
+        let more = self.decoder.push(token);
+        self.said += &more;
+        let shown = matches!(self.skill, Skill::Rationale | Skill::Check);
+        let mut text = if shown { more } else { String::new() };
+        let gap = if shown && !self.said.is_empty() { "\n" } else { "" };
+        let last = match (token, self.skill) {
+            (END, Skill::Answer | Skill::Revise | Skill::Rationale) => {
+                format!("Answer: {}", or_none(self.letter()))
+            }
+            (RIGHT, _) => format!("The answer {} is right.", or_none(self.answer)),
+            (WRONG, _) => format!("The answer {} is wrong.", or_none(self.answer)),
+            _ => return text,
+        };
+        text += gap;
+        text + &last
     }
 
     /// What was held back.
     pub(crate) fn finish(&mut self) -> String {
         let rest = self.decoder.finish();
-        if matches!(self.skill, Skill::Answer | Skill::Revise) { String::new() } else { rest }
+        if matches!(self.skill, Skill::Rationale | Skill::Check) { rest } else { String::new() }
     }
+
+    /// The option that is the last number said.
+    fn letter(&self) -> Option<char> {
+        let number = self.said.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or("");
+        self.options.iter().position(|option| option == number).map(crate::problem::letter)
+    }
+}
+
+fn or_none(letter: Option<char>) -> String {
+    letter.map_or(NONE.to_owned(), String::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::{ANSWER, ASK, option};
+    use crate::text::ASK;
 
     const PROBLEM: &str = "What is 12 + 34 - 5?\nA) 41 B) 39 C) 51 D) 31\n";
 
@@ -292,34 +333,35 @@ mod tests {
         let wrong = "\n[checker]\n12+34=46\nThe answer A is wrong.\n";
         let right = "\n[checker]\n12+34=46\nThe answer B is right.\n";
         let (full, part) = (tokens("12+34=46; 46-5=41"), tokens("12+34=46"));
-        let (a, b) = (option(0), option(1));
+        let a = [&[ANSWER], &tokens("41")[..]].concat();
+        let b = [&[ANSWER], &tokens("39")[..]].concat();
         let joined = |parts: &[&[Token]]| parts.concat();
         let cases = [
             ("Answer.", String::new(), vec![]),
             ("Think step by step, then answer.", String::new(), vec![STEPS]),
-            ("Answer.", thinker.to_owned(), joined(&[&[STEPS], &full])),
+            ("Answer.", thinker.to_owned(), joined(&[&[STEPS], &full, &[ANSWER]])),
             ("Answer.", editor.to_owned(), vec![]),
             ("Give a rationale.", thinker.to_owned(), vec![STEPS]),
-            ("Check the answer.", editor.to_owned(), vec![ANSWER, b, CHECK]),
-            ("Check.", thinker.to_owned() + editor, joined(&[&[STEPS], &full, &[b, CHECK]])),
+            ("Check the answer.", editor.to_owned(), joined(&[&b, &[CHECK]])),
+            ("Check.", thinker.to_owned() + editor, joined(&[&[STEPS], &full, &b, &[CHECK]])),
             (
                 "Revise.",
                 thinker.to_owned() + wrong,
-                joined(&[&[STEPS], &full, &[a, CHECK], &part, &[WRONG, ASK]]),
+                joined(&[&[STEPS], &full, &a, &[CHECK], &part, &[WRONG, ASK]]),
             ),
             (
                 "Revise your answer step by step: rationale",
                 editor.to_owned() + right,
-                joined(&[&[ANSWER, b, CHECK], &part, &[RIGHT, ASK]]),
+                joined(&[&b, &[CHECK], &part, &[RIGHT, ASK]]),
             ),
             (
                 "A rationale, please.",
                 editor.to_owned() + right,
-                joined(&[&[ANSWER, b, CHECK], &part, &[RIGHT, ASK, STEPS]]),
+                joined(&[&b, &[CHECK], &part, &[RIGHT, ASK, STEPS]]),
             ),
             // What was said after the check is the solution now.
-            ("Check.", thinker.to_owned() + wrong + editor, vec![ANSWER, b, CHECK]),
-            ("Answer.", editor.to_owned() + wrong + thinker, joined(&[&[STEPS], &full])),
+            ("Check.", thinker.to_owned() + wrong + editor, joined(&[&b, &[CHECK]])),
+            ("Answer.", editor.to_owned() + wrong + thinker, joined(&[&[STEPS], &full, &[ANSWER]])),
         ];
         for (system, said, after) in cases {
             let text = format!("{PROBLEM}{said}");

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::{
     network::{Cache, Network, likeliest, sample},
     rng::Rng,
-    text::{END, RIGHT, Token, VOCABULARY, WRONG, letter},
+    text::{END, RIGHT, Token, VOCABULARY, WRONG},
 };
 
 /// Sequences that are continued at the same time.
@@ -19,8 +19,6 @@ pub(crate) struct Start {
     pub(crate) temperature: f64,
     pub(crate) seed: u64,
     pub(crate) tokens_max: usize,
-    /// Whether a verdict is to be said, so that a letter is not the end.
-    pub(crate) check: bool,
 }
 
 /// Whether a sequence goes on.
@@ -43,9 +41,9 @@ pub enum Finish {
     Cancelled,
 }
 
-/// A letter, or the verdict of a check.
-fn ends(check: bool, token: Token) -> bool {
-    matches!(token, END | RIGHT | WRONG) || !check && letter(token).is_some()
+/// The end, or the verdict of a check.
+fn ends(token: Token) -> bool {
+    matches!(token, END | RIGHT | WRONG)
 }
 
 struct Going {
@@ -108,7 +106,7 @@ impl<'n> Batch<'n> {
             };
             going.said += 1;
             let finish = match () {
-                () if ends(start.check, token) => Some(Finish::Stop),
+                () if ends(token) => Some(Finish::Stop),
                 () if going.said >= start.tokens_max => Some(Finish::Length),
                 () => None,
             };

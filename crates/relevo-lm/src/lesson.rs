@@ -6,7 +6,7 @@ use crate::{
     network::Network,
     problem::{Level, Problem, Split, Step, apply, join},
     rng::Rng,
-    text::{CHECK, OPTION, OPTIONS_MAX, RIGHT, STEPS, Token, WRONG, encode, option},
+    text::{ANSWER, CHECK, END, RIGHT, STEPS, Token, WRONG, encode, last_number},
     transcript::{Check, Solution, Transcript},
 };
 
@@ -31,8 +31,19 @@ pub(crate) fn problem(seed: u64, weights: [f64; 3], rng: &mut Rng) -> Problem {
     Problem::generate(Split::Train, level, seed, rng.below(usize::MAX) as u64)
 }
 
-pub(crate) fn key(problem: &Problem) -> usize {
+/// The number of an option.
+fn number(problem: &Problem, place: usize) -> Vec<Token> {
+    let mut tokens = vec![];
+    encode(&problem.options[place], &mut tokens).expect("options are numbers");
+    tokens
+}
+
+fn key(problem: &Problem) -> usize {
     (problem.key as u8 - b'A').into()
+}
+
+fn is_right(attempt: &Attempt) -> bool {
+    attempt.solution.number.as_ref() == Some(&number(&attempt.problem, key(&attempt.problem)))
 }
 
 /// Tokens, and what should follow them.
@@ -62,17 +73,16 @@ impl Sheet {
         }
     }
 
-    /// One of the two ways to answer: the number at once, or steps; then its letter.
+    /// One of the two ways to answer: the number at once; or steps, from which the number follows.
     fn answer(&mut self, problem: &Problem, in_steps: bool) {
         if in_steps {
             self.given(&[STEPS]);
             self.say(&steps(problem.steps()));
-        } else {
-            let mut number = vec![];
-            encode(&problem.options[key(problem)], &mut number).expect("options are numbers");
-            self.say(&number);
+            self.learn(END);
+            self.given(&[ANSWER]);
         }
-        self.learn(option(key(problem)));
+        self.say(&number(problem, key(problem)));
+        self.learn(END);
     }
 }
 
@@ -86,8 +96,6 @@ fn steps(steps: &[Step]) -> Vec<Token> {
 pub(crate) struct Syllabus {
     /// How often problems of each level are met.
     pub(crate) levels: [f64; 3],
-    /// The share of lessons that are about finding a number among the options.
-    pub(crate) lookups: f64,
     /// The share that are about a solution.
     pub(crate) checks: f64,
 }
@@ -99,38 +107,11 @@ const MADE_UP: f64 = 0.2;
 /// The share of checked solutions that are answered anew, after the check.
 const ANEW: f64 = 0.4;
 
-/// So many numbers are looked up in one lesson.
-const LOOKUPS: usize = 6;
-
-/// Different numbers of one to four digits: with one digit, finding is easy to learn, and the rest follows from it.
-fn numbers(rng: &mut Rng) -> Vec<String> {
-    let mut numbers: Vec<i64> = vec![];
-    let most = *rng.pick(&[10, 10, 100, 100, 1000, 10_000]);
-    while numbers.len() < OPTIONS_MAX {
-        let number = rng.below(most) as i64;
-        if !numbers.contains(&number) {
-            numbers.push(number);
-        }
-    }
-    numbers.iter().map(i64::to_string).collect()
-}
-
-/// Put one lesson into the batch: a problem to be solved; or a solution to be checked, and what comes after; or options
-/// in which numbers are looked up.
+/// Put one lesson into the batch: a problem to be solved; or a solution to be checked, or to be
+/// revised after that.
 pub(crate) fn lesson(seed: u64, syllabus: &Syllabus, attempts: &[Attempt], rng: &mut Rng, batch: &mut Batch) {
     let mut sheet = Sheet::default();
-    let kind = rng.unit();
-    if kind < syllabus.lookups {
-        let options = numbers(rng);
-        sheet.given(&Transcript::problem("", &options).expect("options are numbers").0);
-        for _ in 0..LOOKUPS {
-            let place = rng.below(options.len());
-            let mut number = vec![];
-            encode(&format!("={}", options[place]), &mut number).expect("options are numbers");
-            sheet.given(&number);
-            sheet.learn(option(place));
-        }
-    } else if kind >= syllabus.lookups + syllabus.checks {
+    if rng.unit() >= syllabus.checks {
         let problem = problem(seed, syllabus.levels, rng);
         sheet.given(&Transcript::of(&problem).0);
         sheet.answer(&problem, rng.unit() >= AT_ONCE);
@@ -145,7 +126,7 @@ pub(crate) fn lesson(seed: u64, syllabus: &Syllabus, attempts: &[Attempt], rng: 
         let problem = &attempt.problem;
         let mut transcript = Transcript::of(problem);
         transcript.solution(&attempt.solution);
-        let right = attempt.solution.answer == Some(key(problem));
+        let right = is_right(attempt);
         if rng.unit() < ANEW {
             let own = Check { steps: steps(problem.steps()), right };
             transcript.check(attempt.check.as_ref().unwrap_or(&own));
@@ -155,7 +136,6 @@ pub(crate) fn lesson(seed: u64, syllabus: &Syllabus, attempts: &[Attempt], rng: 
             sheet.given(&transcript.0);
             sheet.given(&[CHECK]);
             sheet.say(&steps(problem.steps()));
-            sheet.say(&[option(key(problem))]);
             sheet.learn(if right { RIGHT } else { WRONG });
         }
     }
@@ -185,24 +165,22 @@ fn corrupted(problem: Problem, rng: &mut Rng) -> Attempt {
         answer = problem.options.iter().position(|o| *o == value).unwrap_or(other);
     }
     let shown = rng.unit() < 0.6;
-    let solution = Solution { steps: shown.then(|| steps(&slipped)), answer: Some(answer) };
+    let solution = Solution { steps: shown.then(|| steps(&slipped)), number: Some(number(&problem, answer)) };
     Attempt { problem, solution, check: None }
 }
 
-/// The steps and the option in what was said after [`STEPS`]; `None` if it was cut off.
-pub(crate) fn read_solution(said: &[Token]) -> Option<Solution> {
-    let (answer, steps) = said.split_last()?;
-    Some(Solution { steps: Some(steps.to_vec()), answer: Some(place(*answer)?) })
-}
-
-/// The option that a token stands for.
-pub(crate) fn place(token: Token) -> Option<usize> {
-    (OPTION..OPTION + OPTIONS_MAX as Token).contains(&token).then(|| usize::from(token - OPTION))
+/// What was said after [`STEPS`], or at once; a number that is no option does not count. `None` if there is nothing
+/// to be checked in it.
+fn read_solution(said: &[Token], in_steps: bool, problem: &Problem) -> Option<Solution> {
+    let [said @ .., END] = said else { return None };
+    let last = last_number(said);
+    let number = (0..problem.options.len()).map(|place| number(problem, place)).find(|n| n == last);
+    (in_steps || number.is_some()).then(|| Solution { steps: in_steps.then(|| said.to_vec()), number })
 }
 
 /// What the checker said after [`CHECK`]; `None` if it came to no verdict.
 pub(crate) fn read_check(said: &[Token]) -> Option<Check> {
-    let [steps @ .., _, verdict @ (RIGHT | WRONG)] = said else { return None };
+    let [steps @ .., verdict @ (RIGHT | WRONG)] = said else { return None };
     Some(Check { steps: steps.to_vec(), right: *verdict == RIGHT })
 }
 
@@ -214,34 +192,29 @@ pub(crate) const SAID_MAX: usize = 64;
 pub(crate) fn attempts(network: &Network, seed: u64, round: u64, count: usize) -> Vec<Attempt> {
     let mut rng = Rng::stream("attempts", &[seed, round]);
     let problems: Vec<Problem> = (0..count).map(|_| problem(seed, LEVELS, &mut rng)).collect();
-    let start =
-        |tokens, temperature, seed, check| Start { tokens, temperature, seed, tokens_max: SAID_MAX, check };
+    let start = |tokens, temperature, seed| Start { tokens, temperature, seed, tokens_max: SAID_MAX };
     let starts = problems.iter().enumerate().map(|(i, problem)| {
         let mut tokens = Transcript::of(problem).0;
         if i % 3 != 0 {
             tokens.push(STEPS);
         }
         let temperature = if i % 2 == 0 { 0.0 } else { 1.0 };
-        start(tokens, temperature, rng.below(usize::MAX) as u64, false)
+        start(tokens, temperature, rng.below(usize::MAX) as u64)
     });
     let starts: Vec<Start> = starts.collect();
     let said = continuations(network, starts);
     let solved = problems.into_iter().zip(said).enumerate().filter_map(|(i, (problem, said))| {
-        let solution = match i % 3 {
-            0 => Solution { steps: None, answer: Some(place(*said.last()?)?) },
-            _ => read_solution(&said)?,
-        };
-        (solution.answer? < problem.options.len()).then_some(Attempt { problem, solution, check: None })
+        let solution = read_solution(&said, i % 3 != 0, &problem)?;
+        Some(Attempt { problem, solution, check: None })
     });
-    let (mut kept, right): (Vec<_>, Vec<_>) =
-        solved.partition(|a| a.solution.answer != Some(key(&a.problem)));
+    let (mut kept, right): (Vec<_>, Vec<_>) = solved.partition(|attempt| !is_right(attempt));
     let (wrong, enough) = (kept.len(), kept.len().max(count / 4));
     kept.extend(right.into_iter().take(enough.max(wrong)));
     let starts = kept.iter().map(|attempt| {
         let mut transcript = Transcript::of(&attempt.problem);
         transcript.solution(&attempt.solution);
         transcript.0.push(CHECK);
-        start(transcript.0, 0.0, 0, true)
+        start(transcript.0, 0.0, 0)
     });
     let said = continuations(network, starts.collect());
     kept.iter_mut().zip(said).for_each(|(attempt, said)| attempt.check = read_check(&said));

@@ -7,7 +7,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    chat::{Prompt, PromptError, Role, Skill, Speech},
+    chat::{Prompt, PromptError, Role, Speech},
     generate::{Batch, Continue, Finish, Start},
     network::Network,
     shape::Shape,
@@ -59,8 +59,7 @@ impl Request {
         // Nothing is longer than the context, which limits it anyway.
         let tokens_max = self.max_tokens.clamp(1, 1 << 16);
         let Request { temperature, seed, .. } = *self;
-        let check = self.prompt.skill == Skill::Check;
-        Start { tokens: self.prompt.tokens.clone(), temperature, seed, tokens_max, check }
+        Start { tokens: self.prompt.tokens.clone(), temperature, seed, tokens_max }
     }
 }
 

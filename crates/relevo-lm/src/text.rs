@@ -7,22 +7,18 @@ pub(crate) type Token = u8;
 
 /// What has been said is over.
 pub(crate) const END: Token = 0;
-/// The problem is told: the number that answers it comes next, and its letter; or [`STEPS`].
+/// The question is told: the number that answers it comes next; or [`STEPS`].
 pub(crate) const ASK: Token = 1;
-/// Steps follow, and the letter of the last number in them.
+/// Steps follow.
 pub(crate) const STEPS: Token = 2;
-/// The letter that somebody settled on without steps follows.
+/// The number that somebody settled on follows.
 pub(crate) const ANSWER: Token = 3;
-/// The steps of a checker follow, the letter they lead to, and one of the two verdicts.
+/// The steps of a checker follow, and one of the two verdicts.
 pub(crate) const CHECK: Token = 4;
 pub(crate) const RIGHT: Token = 5;
 pub(crate) const WRONG: Token = 6;
-/// Option A; the others come after it.
-pub(crate) const OPTION: Token = 7;
-/// So many letters there are.
-pub(crate) const OPTIONS_MAX: usize = 5;
 /// The digit 0; the others come after it.
-const ZERO: Token = OPTION + OPTIONS_MAX as Token;
+const ZERO: Token = 7;
 const PIECES: Token = ZERO + 10;
 
 /// Pieces of more than one character, then single ones.
@@ -43,20 +39,15 @@ pub(crate) const VOCABULARY: usize = PIECES as usize + LONG.len() + SINGLE.len()
 static TEXTS: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| LONG.into_iter().chain(SINGLE.split("").filter(|c| !c.is_empty())).collect());
 
-/// The token of an option, 0 for A.
-pub(crate) fn option(place: usize) -> Token {
-    debug_assert!(place < OPTIONS_MAX);
-    OPTION + place as Token
-}
-
-/// The letter of an option, if the token is one.
-pub(crate) fn letter(token: Token) -> Option<char> {
-    (OPTION..ZERO).contains(&token).then(|| char::from(b'A' + token - OPTION))
-}
-
-/// How much it counts, in training, to say a token rightly: all depends on letters and verdicts, and they are few.
+/// How much it counts, in training, to say a token rightly: of verdicts there are few.
 pub(crate) fn weight(token: Token) -> f32 {
-    if letter(token).is_some() || matches!(token, RIGHT | WRONG) { 4.0 } else { 1.0 }
+    if matches!(token, RIGHT | WRONG) { 4.0 } else { 1.0 }
+}
+
+/// The number that the tokens end with, if they do.
+pub(crate) fn last_number(tokens: &[Token]) -> &[Token] {
+    let digits = tokens.iter().rev().take_while(|t| (ZERO..PIECES).contains(*t)).count();
+    &tokens[tokens.len() - digits..]
 }
 
 /// Append the tokens of a text: runs of digits are turned round.
@@ -88,7 +79,7 @@ pub(crate) struct Decoder {
 }
 
 impl Decoder {
-    /// The text that is certain once this token is known. Roles and options have none here.
+    /// The text that is certain once this token is known. Roles have none.
     pub(crate) fn push(&mut self, token: Token) -> String {
         if (ZERO..PIECES).contains(&token) {
             self.digits.insert(0, char::from(b'0' + token - ZERO));

@@ -27,9 +27,8 @@ use crate::{
 const SHARDS: usize = 2;
 /// Before this share of the steps, the model is too poor for its own solutions to be worth checking.
 const APPRENTICE: f64 = 0.35;
-/// The shares of lookups and of checks among the lessons, before and after that.
-const FIRST: (f64, f64) = (0.25, 0.0);
-const THEN: (f64, f64) = (0.03, 0.45);
+/// The share of lessons that are about a solution, after that.
+const CHECKED: f64 = 0.45;
 /// The share of the steps over which the levels come in, from the easiest alone to all of them.
 const GRADES: f64 = 0.25;
 /// Steps over which the step size grows, and the share of all steps from which on it shrinks to nothing.
@@ -61,11 +60,11 @@ impl Recipe {
     /// That of the model in the box.
     pub const BUNDLED: Recipe = Recipe {
         shape: Shape::BUNDLED,
-        steps: 3600,
-        tokens: 2400,
+        steps: 4500,
+        tokens: 2000,
         every: 250,
         attempts: 512,
-        glance: 60,
+        glance: 100,
         measured: 2000,
         seed: 1,
     };
@@ -76,7 +75,7 @@ impl Recipe {
 pub struct Point {
     /// Steps done.
     pub step: u64,
-    /// Mean loss since the last point, in nats a token; letters and verdicts count more.
+    /// Mean loss since the last point, in nats a token; verdicts count more.
     pub loss: f64,
     /// Of each level, the share of right letters at once, and after steps.
     pub accuracies: [[f64; 2]; 3],
@@ -185,8 +184,8 @@ pub fn train(
         let grown = (done / GRADES).min(1.0);
         let levels = LEVELS.map(|weight| weight * grown);
         let levels = [levels[0] + 1.0 - grown, levels[1], levels[2]];
-        let (lookups, checks) = if done < APPRENTICE { FIRST } else { THEN };
-        let syllabus = Syllabus { levels, lookups, checks };
+        let checks = if done < APPRENTICE { 0.0 } else { CHECKED };
+        let syllabus = Syllabus { levels, checks };
         let (mut gradient, score) = descend(recipe, &network, &mut workers, state.step, &syllabus, &pool);
         since.loss += score.loss;
         since.weight += score.weight;

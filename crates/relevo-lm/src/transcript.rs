@@ -2,14 +2,14 @@
 
 use crate::{
     problem::Problem,
-    text::{ANSWER, ASK, CHECK, RIGHT, STEPS, Token, WRONG, encode, option},
+    text::{ANSWER, ASK, CHECK, RIGHT, STEPS, Token, WRONG, encode},
 };
 
-/// A solution: steps, if there are any, and the option that was settled on, if one was.
+/// A solution: steps, if there are any, and the number that was settled on, if one was.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Solution {
     pub(crate) steps: Option<Vec<Token>>,
-    pub(crate) answer: Option<usize>,
+    pub(crate) number: Option<Vec<Token>>,
 }
 
 /// The steps of a checker and its verdict.
@@ -24,33 +24,27 @@ pub(crate) struct Check {
 pub(crate) struct Transcript(pub(crate) Vec<Token>);
 
 impl Transcript {
-    /// The question, the options, and the mark that they are told.
-    pub(crate) fn problem(question: &str, options: &[String]) -> Result<Self, char> {
+    /// The question, and the mark that it is told.
+    pub(crate) fn question(text: &str) -> Result<Self, char> {
         let mut tokens = vec![];
-        encode(question, &mut tokens)?;
-        for (place, text) in options.iter().enumerate() {
-            // The letter comes after its number: there, all of the number is known.
-            encode(text, &mut tokens)?;
-            tokens.push(option(place));
-        }
+        encode(text, &mut tokens)?;
         tokens.push(ASK);
         Ok(Transcript(tokens))
     }
 
     pub(crate) fn of(problem: &Problem) -> Self {
-        Transcript::problem(&problem.question, &problem.options)
-            .expect("problems are made of known characters")
+        Transcript::question(&problem.question).expect("problems are made of known characters")
     }
 
     pub(crate) fn solution(&mut self, solution: &Solution) {
-        match &solution.steps {
-            Some(steps) => {
-                self.0.push(STEPS);
-                self.0.extend_from_slice(steps);
-            }
-            None => self.0.push(ANSWER),
+        if let Some(steps) = &solution.steps {
+            self.0.push(STEPS);
+            self.0.extend_from_slice(steps);
         }
-        self.0.extend(solution.answer.map(option));
+        if let Some(number) = &solution.number {
+            self.0.push(ANSWER);
+            self.0.extend_from_slice(number);
+        }
     }
 
     /// A check, and the mark that an answer is asked for again.
