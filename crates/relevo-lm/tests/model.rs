@@ -82,17 +82,15 @@ fn an_answer_has_a_limit_and_can_be_cancelled() {
 fn the_weights_in_the_box_are_as_good_as_they_are_said_to_be() {
     let model = Model::bundled();
     assert_eq!(model.name(), "relevo-lm-1");
-    for (level, [direct, rationale, verdict]) in [
-        (Level::Elementary, [0.35, 0.85, 0.1]),
-        (Level::HighSchool, [0.30, 0.75, 0.1]),
-        (Level::Hard, [0.22, 0.65, 0.1]),
-    ] {
+    for (level, floor) in [(Level::Elementary, 0.97), (Level::HighSchool, 0.94), (Level::Hard, 0.40)] {
         let found = measure::measure(model, level, 200, 5);
         let [once, steps, ..] = found.workflows;
-        assert!(once >= direct && steps >= rationale, "{found:?}");
-        assert!(steps > once + 0.1, "steps are worth their price: {found:?}");
-        let checker = found.on_answers;
-        assert!(checker.true_positive > checker.false_positive + verdict, "{found:?}");
+        assert!(steps >= floor && steps > once + 0.3, "{found:?}");
+        // Of the easier levels there are too few mistakes to say.
+        if level == Level::Hard {
+            let checker = found.on_rationales;
+            assert!(checker.true_positive > 0.85 && checker.false_positive < 0.25, "{found:?}");
+        }
     }
 }
 
