@@ -230,9 +230,9 @@ fn conversations(stage: &Stage, learned: &Arm) -> String {
             Some(_) => "wrong",
             None => "not judged",
         };
-        let text = plain(&String::from_utf8_lossy(&walk.artifact.payload));
+        let text = String::from_utf8_lossy(&walk.artifact.payload);
         out += &format!("{kind}, task {}: {}, {came}\n", walk.task, agents.join(" → "));
-        text.lines().for_each(|line| out += &format!("    {line}\n"));
+        text.lines().for_each(|line| out += &format!("    {}\n", plain(line)));
         out.push('\n');
     }
     out
