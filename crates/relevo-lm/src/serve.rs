@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     generate::Finish,
     model::{Model, WeightsError},
-    wire::{Asked, Reading, Refusal, Source},
+    wire::{Asked, Reading, Refusal},
     worker::{Event, Job, Worker},
 };
 
@@ -201,19 +201,12 @@ async fn answer(served: Arc<Served>, body: Result<Bytes, BytesRejection>) -> Res
     })?;
     let asked = Asked::read(&body, served.model)?;
     let (tell, mut heard) = mpsc::unbounded_channel();
-    match &asked.source {
-        Source::Model(request) => {
-            let full = |_| Refusal {
-                status: StatusCode::TOO_MANY_REQUESTS,
-                code: "queue_full",
-                what: "too many requests are waiting; try again later".into(),
-            };
-            served.jobs.try_send(Job { request: request.clone(), tell }).map_err(full)?;
-        }
-        Source::Word(word) => {
-            let _ = tell.send(Event::Token(word.clone())).and_then(|()| tell.send(Event::End(Finish::Stop)));
-        }
-    }
+    let full = |_| Refusal {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        code: "queue_full",
+        what: "too many requests are waiting; try again later".into(),
+    };
+    served.jobs.try_send(Job { request: asked.request.clone(), tell }).map_err(full)?;
     tokio::time::sleep(served.latency).await;
     let id = format!("chatcmpl-{}", served.numbers.fetch_add(1, Ordering::Relaxed));
     if asked.stream {

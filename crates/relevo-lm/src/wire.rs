@@ -12,8 +12,6 @@ use crate::{
 
 /// Stop sequences, at most.
 const STOPS_MAX: usize = 4;
-/// A message of this form from somebody who only wants to know whether a model is there is answered without it.
-const PROBE: &str = "Answer with the one word: ";
 
 /// Why a request is not answered.
 #[derive(Debug)]
@@ -34,17 +32,9 @@ impl Refusal {
     }
 }
 
-/// What the answer to a request is made of.
-pub(crate) enum Source {
-    /// The model.
-    Model(Request),
-    /// A word that was asked for by way of a probe.
-    Word(String),
-}
-
 /// A request that can be answered.
 pub(crate) struct Asked {
-    pub(crate) source: Source,
+    pub(crate) request: Request,
     pub(crate) stream: bool,
     /// Whether a stream ends with what was used.
     pub(crate) usage: bool,
@@ -217,21 +207,14 @@ impl Asked {
         let messages: Vec<(Role, String)> = messages.collect::<Result<_, _>>()?;
         let messages: Vec<(Role, &str)> =
             messages.iter().map(|(role, text)| (*role, text.as_str())).collect();
-        let word = match messages.as_slice() {
-            [(Role::User, text)] => text.strip_prefix(PROBE),
-            _ => None,
-        };
-        let source = match word.filter(|w| w.len() <= 32 && w.chars().all(char::is_alphanumeric)) {
-            Some(word) => Source::Word(word.to_owned()),
-            None => Source::Model(Request {
-                prompt: model.prompt(&messages).map_err(|e| Refusal::bad(e.to_string()))?,
-                temperature,
-                seed: body.seed.unwrap_or(0).cast_unsigned(),
-                max_tokens: max_tokens.map_or(usize::MAX, |m| usize::try_from(m).unwrap_or(usize::MAX)),
-            }),
+        let request = Request {
+            prompt: model.prompt(&messages).map_err(|e| Refusal::bad(e.to_string()))?,
+            temperature,
+            seed: body.seed.unwrap_or(0).cast_unsigned(),
+            max_tokens: max_tokens.map_or(usize::MAX, |m| usize::try_from(m).unwrap_or(usize::MAX)),
         };
         let usage = body.stream_options.is_some_and(|options| options.include_usage);
-        Ok(Asked { source, stream: body.stream, usage, model: body.model, stops, form })
+        Ok(Asked { request, stream: body.stream, usage, model: body.model, stops, form })
     }
 }
 
@@ -286,10 +269,7 @@ impl<'a> Reading<'a> {
     }
 
     fn usage(&self) -> Value {
-        let read = match &self.asked.source {
-            Source::Model(request) => request.prompt.tokens(),
-            Source::Word(_) => 1,
-        };
+        let read = self.asked.request.prompt.tokens();
         json!({"prompt_tokens": read, "completion_tokens": self.tokens, "total_tokens": read + self.tokens})
     }
 

@@ -149,8 +149,12 @@ fn what_cannot_be_answered_is_refused_with_a_reason() {
     }
     let (status, _, answer) = read(send(serving.address(), "GET /v1/chat", ""));
     assert!(status == 404 && answer.contains("/v1/chat/completions"), "{answer}");
-    let ready = of(json!([message("user", "Answer with the one word: ready")]), json!({}));
-    assert!(read(send(serving.address(), "POST /v1/chat/completions", &ready)).2.contains("\"ready\""));
+    // What a program asks that only wants to know whether a model is there.
+    let probe =
+        [message("system", "Answer with the letter alone."), message("user", "What is 1 + 1?\nA) 2 B) 3")];
+    let (status, _, answer) =
+        read(send(serving.address(), "POST /v1/chat/completions", &of(json!(probe), json!({}))));
+    assert!(status == 200 && answer.contains("Answer: A"), "{answer}");
 }
 
 /// One is answered at a time and one may wait; whoever hangs up makes room.
