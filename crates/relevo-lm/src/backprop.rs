@@ -8,21 +8,28 @@ use pulp::Arch;
 use crate::{
     linear::{Rotation, View, dot, exp, normalise, normalise_back, product, softmax},
     shape::{Block, Plan},
-    text::{Token, VOCABULARY, weight},
+    text::{Token, VOCABULARY},
 };
+
+/// A token to be said, and how much it counts to say it rightly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) token: Token,
+    pub(crate) weight: f32,
+}
 
 /// Sequences to learn from.
 #[derive(Clone, Default)]
 pub(crate) struct Batch {
     pub(crate) tokens: Vec<Token>,
     /// What should come after each token; `None` where nothing is learned.
-    pub(crate) targets: Vec<Option<Token>>,
+    pub(crate) targets: Vec<Option<Target>>,
     /// Where each sequence ends.
     pub(crate) ends: Vec<usize>,
 }
 
 impl Batch {
-    pub(crate) fn push(&mut self, tokens: &[Token], targets: &[Option<Token>]) {
+    pub(crate) fn push(&mut self, tokens: &[Token], targets: &[Option<Target>]) {
         debug_assert_eq!(tokens.len(), targets.len());
         self.tokens.extend_from_slice(tokens);
         self.targets.extend_from_slice(targets);
@@ -31,7 +38,7 @@ impl Batch {
 
     /// The sum of the weights of what is learned.
     pub(crate) fn weight(&self) -> f32 {
-        self.targets.iter().flatten().map(|t| weight(*t)).sum()
+        self.targets.iter().flatten().map(|t| t.weight).sum()
     }
 
     fn sequences(&self) -> impl Iterator<Item = core::ops::Range<usize>> {
@@ -106,7 +113,7 @@ impl Backprop {
         let unembed = View::new(plan.unembed.of(numbers), width, VOCABULARY);
         let all = View::new(&normal, places.len(), width);
         product(&mut logits, VOCABULARY, 0.0, 1.0, all, unembed);
-        let targets: Vec<Token> = batch.targets.iter().copied().flatten().collect();
+        let targets: Vec<Target> = batch.targets.iter().copied().flatten().collect();
         let score = arch.dispatch(|| cross_entropy(&mut logits, &targets, scale));
         let unlike = View::new(&logits, places.len(), VOCABULARY);
         product(plan.unembed.of_mut(gradient), VOCABULARY, 1.0, 1.0, all.t(), unlike);
@@ -133,17 +140,16 @@ impl Backprop {
 
 /// Turn logits into weight * scale * (probabilities - targets).
 #[inline(always)]
-fn cross_entropy(logits: &mut [f32], targets: &[Token], scale: f32) -> Score {
+fn cross_entropy(logits: &mut [f32], targets: &[Target], scale: f32) -> Score {
     let mut score = Score::default();
-    for (row, target) in logits.chunks_exact_mut(VOCABULARY).zip(targets) {
+    for (row, Target { token, weight }) in logits.chunks_exact_mut(VOCABULARY).zip(targets) {
         let highest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let aim = row[usize::from(*target)];
-        let weight = weight(*target);
-        score.weight += f64::from(weight);
+        let aim = row[usize::from(*token)];
+        score.weight += f64::from(*weight);
         let sum: f32 = row.iter().map(|x| exp(x - highest)).sum();
         score.loss += f64::from(weight * (sum.ln() + highest - aim));
         softmax(row, VOCABULARY, 1.0);
-        row[usize::from(*target)] -= 1.0;
+        row[usize::from(*token)] -= 1.0;
         row.iter_mut().for_each(|x| *x *= weight * scale);
     }
     score
@@ -301,8 +307,9 @@ mod tests {
         let plan = Shape { layers: 2, width: 16, heads: 2, hidden: 16, context: 16 }.plan();
         let mut numbers = plan.draw(3);
         let mut batch = Batch::default();
-        batch.push(&[7, 30, 12, 14, 9], &[None, Some(3), Some(12), None, Some(40)]);
-        batch.push(&[9, 13, 13], &[Some(11), None, Some(12)]);
+        let say = |token, weight| Some(Target { token, weight });
+        batch.push(&[7, 30, 12, 14, 9], &[None, say(3, 1.0), say(12, 3.0), None, say(40, 1.0)]);
+        batch.push(&[9, 13, 13], &[say(11, 1.0), None, say(12, 0.5)]);
         let mut backprop = Backprop::new(plan.clone());
         let mut gradient = vec![0.0; plan.len];
         backprop.run(&numbers, &batch, 1.0, &mut gradient);

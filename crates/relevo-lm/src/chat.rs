@@ -5,6 +5,7 @@
 //! anything has been said about it, blocks that each begin with a line `[name]`.
 
 use crate::{
+    problem::{letter, nearest},
     text::{ANSWER, CHECK, Decoder, END, RIGHT, STEPS, Token, WRONG, encode},
     transcript::{Check, Solution, Transcript},
 };
@@ -231,7 +232,7 @@ fn said(lines: &[&str], options: &[String]) -> Result<(Solution, Option<char>, O
     Ok((solution, letter, check))
 }
 
-/// What a model says whose number is not among the options.
+/// What is said of a solution that came to no number.
 const NONE: &str = "none";
 
 /// The option that a letter stands for, or none.
@@ -253,8 +254,8 @@ fn judged(text: &str) -> Option<bool> {
     }
 }
 
-/// Turns what the model says into text, piece by piece. The model says a number; the letter is that of the option with
-/// the same text, and `none` if there is no such option.
+/// Turns what the model says into text, piece by piece. The model says a number; the letter is that of the nearest
+/// option, and `none` if it said no number, or the options are none.
 pub(crate) struct Speech {
     decoder: Decoder,
     skill: Skill,
@@ -304,7 +305,7 @@ impl Speech {
     /// The option that is the last number said.
     fn letter(&self) -> Option<char> {
         let number = self.said.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or("");
-        self.options.iter().position(|option| option == number).map(crate::problem::letter)
+        nearest(&self.options, number).map(letter)
     }
 }
 
@@ -368,6 +369,26 @@ mod tests {
             let prompt = Prompt::read(&[(Role::System, system), (Role::User, &text)], 256).expect("a prompt");
             let start = prompt.tokens.iter().position(|t| *t == ASK).expect("the problem is told") + 1;
             assert_eq!(prompt.tokens[start..], after, "{system}{said}");
+        }
+    }
+
+    /// What is told of what the model says: the letter of the nearest option, the first of two.
+    #[test]
+    fn a_number_is_named_by_its_option() {
+        let cases = [
+            ("Answer.", "41", "Answer: A"),
+            ("Answer.", "47", "Answer: C"),
+            ("Answer.", "40", "Answer: A"),
+            ("Answer.", "9000", "Answer: C"),
+            ("Answer.", "pens", "Answer: none"),
+            ("Step by step.", "12+34=46; 46-5=32", "12+34=46; 46-5=32\nAnswer: D"),
+        ];
+        for (system, said, told) in cases {
+            let prompt =
+                Prompt::read(&[(Role::System, system), (Role::User, PROBLEM)], 256).expect("a prompt");
+            let mut speech = Speech::new(&prompt);
+            let text: String = tokens(said).into_iter().chain([END]).map(|t| speech.push(t)).collect();
+            assert_eq!(text, told);
         }
     }
 

@@ -1,17 +1,17 @@
 //! What the model learns from: worked problems, and solutions of its own that are checked and revised.
 
 use crate::{
-    backprop::Batch,
+    backprop::{Batch, Target},
     generate::{Start, continuations},
     network::Network,
-    problem::{Level, Problem, Split, Step, apply, join},
+    problem::{Level, Problem, Split, Step, apply, join, nearest},
     rng::Rng,
     text::{ANSWER, CHECK, END, RIGHT, STEPS, Token, WRONG, encode, last_number},
     transcript::{Check, Solution, Transcript},
 };
 
 /// How often a problem of each level is met in the end: the harder ones need more practice.
-pub(crate) const LEVELS: [f64; 3] = [0.25, 0.35, 0.4];
+pub(crate) const LEVELS: [f64; 3] = [0.35, 0.33, 0.32];
 
 /// A problem, how it was solved, and, if it was, how that was checked.
 pub(crate) struct Attempt {
@@ -50,7 +50,7 @@ fn is_right(attempt: &Attempt) -> bool {
 #[derive(Default)]
 struct Sheet {
     tokens: Vec<Token>,
-    targets: Vec<Option<Token>>,
+    targets: Vec<Option<Target>>,
 }
 
 impl Sheet {
@@ -61,14 +61,14 @@ impl Sheet {
     }
 
     /// To be said after what is there. Something other may nevertheless be put in its place.
-    fn learn(&mut self, token: Token) {
-        *self.targets.last_mut().expect("something was given") = Some(token);
+    fn learn(&mut self, token: Token, weight: f32) {
+        *self.targets.last_mut().expect("something was given") = Some(Target { token, weight });
     }
 
     /// To be said, and then read.
-    fn say(&mut self, tokens: &[Token]) {
+    fn say(&mut self, tokens: &[Token], weight: f32) {
         for token in tokens {
-            self.learn(*token);
+            self.learn(*token, weight);
             self.given(&[*token]);
         }
     }
@@ -77,12 +77,12 @@ impl Sheet {
     fn answer(&mut self, problem: &Problem, in_steps: bool) {
         if in_steps {
             self.given(&[STEPS]);
-            self.say(&steps(problem.steps()));
-            self.learn(END);
+            self.say(&steps(problem.steps()), 1.0);
+            self.learn(END, 1.0);
             self.given(&[ANSWER]);
         }
-        self.say(&number(problem, key(problem)));
-        self.learn(END);
+        self.say(&number(problem, key(problem)), if in_steps { 1.0 } else { ONCE });
+        self.learn(END, 1.0);
     }
 }
 
@@ -90,6 +90,11 @@ fn steps(steps: &[Step]) -> Vec<Token> {
     let mut tokens = vec![];
     encode(&join(steps), &mut tokens).expect("steps are made of known characters");
     tokens
+}
+
+/// The steps of a checker: sums and products are worked out the other way round, so that it does not make the same mistakes.
+fn checking(problem: &Problem) -> Vec<Token> {
+    steps(&problem.steps().iter().map(Step::turned).collect::<Vec<_>>())
 }
 
 /// What lessons are about.
@@ -101,7 +106,10 @@ pub(crate) struct Syllabus {
 }
 
 /// The share of problems that are answered at once.
-const AT_ONCE: f64 = 0.4;
+const AT_ONCE: f64 = 0.5;
+/// How much a digit of a number counts that is said at once, and a verdict: they are few, and hard to learn.
+const ONCE: f32 = 3.0;
+const VERDICT: f32 = 4.0;
 /// The share of solutions that are made up, where there are some of the model's own.
 const MADE_UP: f64 = 0.2;
 /// The share of checked solutions that are answered anew, after the check.
@@ -128,15 +136,15 @@ pub(crate) fn lesson(seed: u64, syllabus: &Syllabus, attempts: &[Attempt], rng: 
         transcript.solution(&attempt.solution);
         let right = is_right(attempt);
         if rng.unit() < ANEW {
-            let own = Check { steps: steps(problem.steps()), right };
+            let own = Check { steps: checking(problem), right };
             transcript.check(attempt.check.as_ref().unwrap_or(&own));
             sheet.given(&transcript.0);
             sheet.answer(problem, rng.unit() >= AT_ONCE);
         } else {
             sheet.given(&transcript.0);
             sheet.given(&[CHECK]);
-            sheet.say(&steps(problem.steps()));
-            sheet.learn(if right { RIGHT } else { WRONG });
+            sheet.say(&checking(problem), 1.0);
+            sheet.learn(if right { RIGHT } else { WRONG }, VERDICT);
         }
     }
     batch.push(&sheet.tokens, &sheet.targets);
@@ -161,20 +169,18 @@ fn corrupted(problem: Problem, rng: &mut Rng) -> Attempt {
             changed = (old, step.value);
         }
         let value = slipped.last().expect("there are steps").value.to_string();
-        let other = (right + 1 + rng.below(problem.options.len() - 1)) % problem.options.len();
-        answer = problem.options.iter().position(|o| *o == value).unwrap_or(other);
+        answer = nearest(&problem.options, &value).expect("options are numbers");
     }
     let shown = rng.unit() < 0.6;
     let solution = Solution { steps: shown.then(|| steps(&slipped)), number: Some(number(&problem, answer)) };
     Attempt { problem, solution, check: None }
 }
 
-/// What was said after [`STEPS`], or at once; a number that is no option does not count. `None` if there is nothing
-/// to be checked in it.
+/// What was said after [`STEPS`], or at once; it settles on the nearest option. `None` if there is nothing to be
+/// checked in it.
 fn read_solution(said: &[Token], in_steps: bool, problem: &Problem) -> Option<Solution> {
     let [said @ .., END] = said else { return None };
-    let last = last_number(said);
-    let number = (0..problem.options.len()).map(|place| number(problem, place)).find(|n| n == last);
+    let number = nearest(&problem.options, &last_number(said)).map(|place| number(problem, place));
     (in_steps || number.is_some()).then(|| Solution { steps: in_steps.then(|| said.to_vec()), number })
 }
 

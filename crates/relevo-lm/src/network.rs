@@ -215,7 +215,7 @@ pub(crate) fn sample(logits: &[f32], temperature: f64, at: f64) -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backprop::{Backprop, Batch};
+    use crate::backprop::{Backprop, Batch, Target};
 
     /// Token by token with a cache, or all at once for the gradient: the same probabilities.
     #[test]
@@ -226,7 +226,8 @@ mod tests {
         numbers.iter_mut().for_each(|x| *x *= 3.0);
         let tokens: Vec<Token> = (0..40).map(|i| (i * 7 % 60 + 13) as Token).collect();
         let mut batch = Batch::default();
-        let targets: Vec<Option<Token>> = tokens[1..].iter().map(|t| Some(*t)).chain([None]).collect();
+        let target = |token: &Token| Some(Target { token: *token, weight: 1.0 });
+        let targets: Vec<Option<Target>> = tokens[1..].iter().map(target).chain([None]).collect();
         batch.push(&tokens, &targets);
         let score = Backprop::new(plan.clone()).run(&numbers, &batch, 1.0, &mut vec![0.0; plan.len]);
 

@@ -10,11 +10,11 @@ use crate::rng::Rng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// Sums and differences of two or three numbers; four options.
+    /// Sums and differences of two to four numbers, or a product; four options.
     Elementary,
-    /// Three or four numbers, brackets and a product; four options.
+    /// Two steps, often with brackets or a product; four options.
     HighSchool,
-    /// Four numbers, with larger products; five options.
+    /// Three steps, one of which may be a longer product; five options.
     Hard,
 }
 
@@ -33,6 +33,15 @@ impl Level {
 
     fn options(self) -> usize {
         if self == Level::Hard { 5 } else { 4 }
+    }
+
+    /// The share of problems whose options are so wide apart that a rough guess finds the right one.
+    fn wide(self) -> f64 {
+        match self {
+            Level::Elementary => 0.1,
+            Level::HighSchool => 0.5,
+            Level::Hard => 0.7,
+        }
     }
 }
 
@@ -74,6 +83,14 @@ pub(crate) struct Step {
     pub(crate) operator: char,
     pub(crate) right: i64,
     pub(crate) value: i64,
+}
+
+impl Step {
+    /// The same, the other way round: `34+12=46`. A difference stays as it is.
+    pub(crate) fn turned(&self) -> Self {
+        let Step { left, operator, right, value } = *self;
+        if operator == '-' { *self } else { Step { left: right, operator, right: left, value } }
+    }
 }
 
 impl fmt::Display for Step {
@@ -126,9 +143,13 @@ impl Problem {
     fn of(level: Level, question: String, steps: Vec<Step>, slips: &[i64], rng: &mut Rng) -> Self {
         let right = steps.last().expect("there is something to work out").value;
         let mut options = vec![right];
+        let wide = rng.unit() < level.wide();
         while options.len() < level.options() {
-            let slip =
-                if !slips.is_empty() && rng.unit() < 0.45 { *rng.pick(slips) } else { near(right, rng) };
+            let slip = if !slips.is_empty() && rng.unit() < 0.45 {
+                *rng.pick(slips)
+            } else {
+                near(right, wide, rng)
+            };
             if slip >= 0 && !options.contains(&slip) {
                 options.push(slip);
             }
@@ -179,9 +200,21 @@ pub(crate) fn letter(place: usize) -> char {
     char::from(b'A' + place as u8)
 }
 
-/// A wrong number close to the right one: a unit, a carry, a hundred or two digits off.
-fn near(right: i64, rng: &mut Rng) -> i64 {
-    let off = *rng.pick(&[1, 2, 10, 10, 10, 20, 100, 9, 11, 30]);
+/// The place of the option that is nearest to a number, the first of two; `None` if that or the options are none.
+pub(crate) fn nearest(options: &[String], number: &str) -> Option<usize> {
+    let number: i64 = number.parse().ok()?;
+    let off = |option: &String| Some(option.parse::<i64>().ok()?.abs_diff(number));
+    let all = options.iter().enumerate().filter_map(|(place, option)| Some((off(option)?, place)));
+    all.min().map(|(_, place)| place)
+}
+
+/// A wrong number close to the right one: a unit, a carry, a hundred or two digits off; or, if the options are wide
+/// apart, a part of it.
+fn near(right: i64, wide: bool, rng: &mut Rng) -> i64 {
+    let off = match wide {
+        true => (right * rng.between(15, 60) / 100).max(rng.between(3, 9)),
+        false => *rng.pick(&[1, 2, 10, 10, 10, 20, 100, 9, 11, 30]),
+    };
     let off = if right < 60 { off.min(20) } else { off };
     if rng.below(2) == 0 { right + off } else { right - off }
 }
@@ -249,6 +282,14 @@ pub(crate) fn apply(left: i64, operator: char, right: i64) -> i64 {
     }
 }
 
+/// Of elementary problems, the shares of a product alone, and of two and of four terms; the others have three.
+const ELEMENTARY_PRODUCTS: f64 = 0.14;
+const ELEMENTARY_TWO: f64 = 0.18;
+const ELEMENTARY_FOUR: f64 = 0.28;
+/// The shares of long products, of which the model gets some wrong even in steps.
+const HIGH_SCHOOL_LONG: f64 = 0.2;
+const HARD_LONG: f64 = 0.3;
+
 const NAMES: [&str; 6] = ["Ann", "Ben", "Eva", "Max", "Tom", "Mia"];
 const THINGS: [&str; 6] = ["pens", "eggs", "cups", "nuts", "keys", "hats"];
 
@@ -269,8 +310,15 @@ fn ask(level: Level, rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
     }
 }
 
-fn two_digits(rng: &mut Rng) -> i64 {
-    rng.between(11, 99)
+/// A number of one or two digits, the smaller ones more often.
+fn term(rng: &mut Rng) -> i64 {
+    let most = if rng.unit() < 0.4 { 20 } else { 99 };
+    rng.between(1, most)
+}
+
+/// What is multiplied with: a digit; or, in so large a share, a number that makes the product a long one.
+fn factor(long: f64, rng: &mut Rng) -> i64 {
+    if rng.unit() < long { rng.between(12, 29) } else { rng.between(2, 9) }
 }
 
 fn sign(rng: &mut Rng) -> char {
@@ -282,22 +330,42 @@ fn gets_or_loses(sign: char) -> &'static str {
     if sign == '+' { "gets" } else { "loses" }
 }
 
+/// The value with the sign of the last term turned.
+fn turned(before: i64, value: i64) -> i64 {
+    2 * before - value
+}
+
 fn elementary(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
-    let (a, b, c) = (two_digits(rng), two_digits(rng), two_digits(rng));
+    let (a, b, c) = (term(rng), term(rng), term(rng));
     let (f, g) = (sign(rng), sign(rng));
-    let mut work = Work(vec![]);
-    let first = work.step(a, f, b);
     let words = rng.unit() < 0.35;
     let (name, things) = (rng.pick(&NAMES), rng.pick(&THINGS));
-    if rng.unit() < 0.25 {
-        let other = if f == '+' { a - b } else { a + b };
+    let mut work = Work(vec![]);
+    let kind = rng.unit();
+    if kind < ELEMENTARY_PRODUCTS {
+        let times = rng.between(12, 29);
+        let value = work.step(a, '*', times);
+        let question = match words {
+            false => format!("What is {a} * {times}?"),
+            true => format!("{a} bags hold {times} {things} each. How many?"),
+        };
+        return (question, work.0, vec![a + times, value + a, value - times]);
+    }
+    let first = work.step(a, f, b);
+    if kind < ELEMENTARY_PRODUCTS + ELEMENTARY_TWO {
         let question = match words {
             false => format!("What is {a} {f} {b}?"),
             true => format!("{name} has {a} {things}, {} {b}. How many now?", gets_or_loses(f)),
         };
-        return (question, work.0, vec![other, (b - a).abs() + 10]);
+        return (question, work.0, vec![turned(a, first), (b - a).abs() + 10]);
     }
     let value = work.step(first, g, c);
+    if kind > 1.0 - ELEMENTARY_FOUR {
+        let (h, d) = (sign(rng), term(rng));
+        let last = work.step(value, h, d);
+        let question = format!("What is {a} {f} {b} {g} {c} {h} {d}?");
+        return (question, work.0, vec![turned(value, last), value, apply(turned(first, value), h, d)]);
+    }
     let question = match words {
         false => format!("What is {a} {f} {b} {g} {c}?"),
         true => {
@@ -305,13 +373,12 @@ fn elementary(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
             format!("{name} has {a} {things}, {f} {b}, {g} {c}. How many now?")
         }
     };
-    let other = if g == '+' { first - c } else { first + c };
-    (question, work.0, vec![other, first, value + 2 * if f == '+' { -b } else { b }])
+    (question, work.0, vec![turned(first, value), first, apply(turned(a, first), g, c)])
 }
 
 fn high_school(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
-    let (a, b, c) = (two_digits(rng), two_digits(rng), two_digits(rng));
-    let times = rng.between(3, 9);
+    let (a, b, c) = (term(rng), term(rng), term(rng));
+    let times = factor(HIGH_SCHOOL_LONG, rng);
     let f = sign(rng);
     let (name, things) = (rng.pick(&NAMES), rng.pick(&THINGS));
     let mut work = Work(vec![]);
@@ -319,7 +386,7 @@ fn high_school(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
         0 => {
             let bracket = work.step(a, f, b);
             work.step(bracket, '*', times);
-            let no_brackets = a + if f == '+' { b * times } else { -b * times };
+            let no_brackets = apply(a, f, b * times);
             (
                 format!("What is ({a} {f} {b}) * {times}?"),
                 work.0,
@@ -334,12 +401,11 @@ fn high_school(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
         2 => {
             let product = work.step(a, '*', times);
             let sum = work.step(product, f, b);
-            let other = product + product - sum;
             let question = match f {
                 '+' => format!("{a} bags hold {times} {things} each, {b} are loose. How many?"),
                 _ => format!("{a} bags hold {times} {things} each. {name} takes {b}. How many stay?"),
             };
-            (question, work.0, vec![other, product, a + times + b])
+            (question, work.0, vec![turned(product, sum), product, a + times + b])
         }
         3 => {
             let product = work.step(a, '*', times);
@@ -347,7 +413,7 @@ fn high_school(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
             (
                 format!("What is {a} * {times} {f} {b}?"),
                 work.0,
-                vec![product + product - sum, product, a * (times + b)],
+                vec![turned(product, sum), product, a * (times + b)],
             )
         }
         4 => {
@@ -367,9 +433,8 @@ fn high_school(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
 }
 
 fn hard(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
-    let (a, b, c, d) = (two_digits(rng), two_digits(rng), two_digits(rng), two_digits(rng));
-    let times = rng.between(3, 29);
-    let digit = rng.between(3, 9);
+    let (a, b, c, d) = (term(rng), term(rng), term(rng), term(rng));
+    let times = factor(HARD_LONG, rng);
     let (f, g) = (sign(rng), sign(rng));
     let (name, things) = (rng.pick(&NAMES), rng.pick(&THINGS));
     let mut work = Work(vec![]);
@@ -379,29 +444,30 @@ fn hard(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
             let product = work.step(bracket, '*', times);
             let value = work.step(product, g, d);
             let question = format!("What is ({a} {f} {b}) * {times} {g} {d}?");
-            (question, work.0, vec![apply(apply(a, f, b * times), g, d), product, product + product - value])
+            (question, work.0, vec![apply(apply(a, f, b * times), g, d), product, turned(product, value)])
         }
         1 => {
             let product = work.step(b, '*', times);
             let sum = work.step(a, f, product);
             let value = work.step(sum, g, d);
             let question = format!("What is {a} {f} {b} * {times} {g} {d}?");
-            (question, work.0, vec![apply((a + b) * times, g, d), sum, sum + sum - value])
+            (question, work.0, vec![apply((a + b) * times, g, d), sum, turned(sum, value)])
         }
         2 => {
-            let left = work.step(a, '*', digit);
-            let right = work.step(b, '*', times);
-            let value = work.step(left, f, right);
-            let question = format!("What is {a} * {digit} {f} {b} * {times}?");
-            (question, work.0, vec![left + left - value, left, (a + b) * times])
+            let product = work.step(a, '*', times);
+            let bracket = work.step(b, g, c);
+            let value = work.step(product, f, bracket);
+            let question = format!("What is {a} * {times} {f} ({b} {g} {c})?");
+            (question, work.0, vec![apply(apply(product, f, b), g, c), product, turned(product, value)])
         }
         3 => {
-            let left = work.step(a, '*', times);
-            let right = work.step(c, '*', digit);
-            work.step(left, '+', right);
-            let question =
-                format!("{name} buys {a} {things} at {times} and {c} at {digit}. What is the cost?");
-            (question, work.0, vec![left, right, (a + c) * times, (a + c) * digit])
+            let product = work.step(a, '*', times);
+            let all = work.step(product, '+', b);
+            let value = work.step(all, '-', d);
+            let question = format!(
+                "{a} bags hold {times} {things} each, {b} are loose. {name} takes {d}. How many stay?"
+            );
+            (question, work.0, vec![all, product, turned(all, value), product - d])
         }
         4 => {
             let product = work.step(a, '*', times);
@@ -411,11 +477,11 @@ fn hard(rng: &mut Rng) -> (String, Vec<Step>, Vec<i64>) {
             (question, work.0, vec![product, less, product - d, a + times - b - d])
         }
         _ => {
-            let left = work.step(a, f, b);
-            let right = work.step(c, g, d);
-            let value = work.step(left, '*', right);
-            let question = format!("What is ({a} {f} {b}) * ({c} {g} {d})?");
-            (question, work.0, vec![apply(apply(a, f, b * c), g, d), value - left, left + right])
+            let bracket = work.step(b, f, c);
+            let first = work.step(a, g, bracket);
+            let value = work.step(first, f, d);
+            let question = format!("What is {a} {g} ({b} {f} {c}) {f} {d}?");
+            (question, work.0, vec![apply(apply(apply(a, g, b), f, c), f, d), first, turned(first, value)])
         }
     }
 }

@@ -39,15 +39,10 @@ pub(crate) const VOCABULARY: usize = PIECES as usize + LONG.len() + SINGLE.len()
 static TEXTS: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| LONG.into_iter().chain(SINGLE.split("").filter(|c| !c.is_empty())).collect());
 
-/// How much it counts, in training, to say a token rightly: of verdicts there are few.
-pub(crate) fn weight(token: Token) -> f32 {
-    if matches!(token, RIGHT | WRONG) { 4.0 } else { 1.0 }
-}
-
-/// The number that the tokens end with, if they do.
-pub(crate) fn last_number(tokens: &[Token]) -> &[Token] {
-    let digits = tokens.iter().rev().take_while(|t| (ZERO..PIECES).contains(*t)).count();
-    &tokens[tokens.len() - digits..]
+/// The number that the tokens end with; nothing if they end otherwise.
+pub(crate) fn last_number(tokens: &[Token]) -> String {
+    let digits = tokens.iter().rev().take_while(|t| (ZERO..PIECES).contains(*t));
+    digits.map(|t| char::from(b'0' + t - ZERO)).collect()
 }
 
 /// Append the tokens of a text: runs of digits are turned round.

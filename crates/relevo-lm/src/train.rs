@@ -26,11 +26,11 @@ use crate::{
 /// Parts of a batch that are worked on at the same time. Their number belongs to the result: sums are rounded.
 const SHARDS: usize = 2;
 /// Before this share of the steps, the model is too poor for its own solutions to be worth checking.
-const APPRENTICE: f64 = 0.35;
+const APPRENTICE: f64 = 0.2;
 /// The share of lessons that are about a solution, after that.
 const CHECKED: f64 = 0.45;
 /// The share of the steps over which the levels come in, from the easiest alone to all of them.
-const GRADES: f64 = 0.25;
+const GRADES: f64 = 0.15;
 /// Steps over which the step size grows, and the share of all steps from which on it shrinks to nothing.
 const WARM: f64 = 100.0;
 const COOL: f64 = 0.3;
@@ -60,10 +60,10 @@ impl Recipe {
     /// That of the model in the box.
     pub const BUNDLED: Recipe = Recipe {
         shape: Shape::BUNDLED,
-        steps: 4500,
+        steps: 6000,
         tokens: 2000,
         every: 250,
-        attempts: 512,
+        attempts: 1024,
         glance: 100,
         measured: 2000,
         seed: 1,

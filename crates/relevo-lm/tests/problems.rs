@@ -43,10 +43,11 @@ fn told(question: &str) -> i64 {
         .collect();
     match () {
         () if question.contains(" has ") => n[0] + signs.iter().zip(&n[1..]).map(|(s, x)| s * x).sum::<i64>(),
+        () if question.contains("are loose") && question.contains("takes") => n[0] * n[1] + n[2] - n[3],
         () if question.contains("are loose") => n[0] * n[1] + n[2],
         () if question.contains("takes") => n[0] * n[1] - n[2],
+        () if question.contains("each. How many?") => n[0] * n[1],
         () if question.contains("reads") => n[0] + n[1] * n[2],
-        () if question.contains("buys") => n[0] * n[1] + n[2] * n[3],
         () if question.contains("rows of") => n[0] * n[1] - n[2] - n[3],
         () => panic!("no reading of {question}"),
     }
