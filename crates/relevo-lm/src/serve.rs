@@ -26,7 +26,6 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    generate::Finish,
     model::{Model, WeightsError},
     wire::{Asked, Reading, Refusal},
     worker::{Event, Job, Worker},

@@ -82,15 +82,18 @@ fn an_answer_has_a_limit_and_can_be_cancelled() {
 fn the_weights_in_the_box_are_as_good_as_they_are_said_to_be() {
     let model = Model::bundled();
     assert_eq!(model.name(), "relevo-lm-1");
-    for (level, floor) in [(Level::Elementary, 0.97), (Level::HighSchool, 0.94), (Level::Hard, 0.40)] {
+    for (level, at_once, in_steps, called_right) in [
+        (Level::Elementary, 0.58, 0.88, 0.80),
+        (Level::HighSchool, 0.42, 0.90, 0.70),
+        (Level::Hard, 0.32, 0.83, 0.55),
+    ] {
         let found = measure::measure(model, level, 200, 5);
-        let [once, steps, ..] = found.workflows;
-        assert!(steps >= floor && steps > once + 0.3, "{found:?}");
-        // Of the easier levels there are too few mistakes to say.
-        if level == Level::Hard {
-            let checker = found.on_rationales;
-            assert!(checker.true_positive > 0.85 && checker.false_positive < 0.25, "{found:?}");
-        }
+        let [once, steps, checked, ..] = found.workflows;
+        assert!(once >= at_once && steps >= in_steps && steps > once + 0.15, "{found:?}");
+        // Of answers at once there are many that are wrong: a checker finds most of them, and they are mended.
+        let checker = found.on_answers;
+        assert!(checker.true_positive > called_right && checker.false_positive < 0.4, "{found:?}");
+        assert!(checked > once + 0.15, "{found:?}");
     }
 }
 
