@@ -16,6 +16,7 @@ mod model;
 mod network;
 mod optimise;
 mod problem;
+mod question;
 mod rng;
 pub mod serve;
 mod shape;
