@@ -48,7 +48,7 @@ pub(crate) struct AskArguments {
     /// Such as "What is 12 + 34 - 5?"
     question: String,
     /// What may be answered, with commas between
-    #[arg(long, value_name = "A,B,..", value_delimiter = ',', num_args = 2..=5)]
+    #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
     options: Vec<String>,
     /// What the model is asked for
     #[arg(long, value_enum, default_value_t = AskedFor::Rationale)]
