@@ -37,8 +37,8 @@ impl<'s> Session<'s> {
         let (ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
         let config = opened(stage, &path, &bytes, seed, episodes)?;
         let mut session = Session::of(stage, out, config, Crew::new(stage, config)?, ledger)?;
-        let sound = session.sound(&path, &bytes)?;
-        session.follow_all(&path, &bytes[..sound])?;
+        let (sound, ended) = session.sound(&path, &bytes)?;
+        session.follow_all(&path, &bytes[..sound], &ended)?;
         session.ledger.end_behind(&bytes[..sound])?;
         let is_closed = matches!(last, Some(Record::Opened { .. } | Record::Closed { .. }));
         if is_closed && sound == bytes.len() && session.is_seal_due() {
@@ -47,36 +47,48 @@ impl<'s> Session<'s> {
         Ok((session, dropped + bytes.len() - sound))
     }
 
-    /// Length of the ledger up to a call of an open task of which it is not kept what came of it: a machine that lost its
-    /// power has written the one to the disk and not the other. Such a call is made again.
-    fn sound(&self, path: &Path, bytes: &[u8]) -> Result<usize, LearnError> {
-        let closed = closed(path, bytes)?;
+    /// Length of the ledger up to a call of an open task of which it is not kept what came of it, and the tasks that have
+    /// ended there: a machine that lost its power has written the one to the disk and not the other. Such a call is made
+    /// again.
+    fn sound(&self, path: &Path, bytes: &[u8]) -> Result<(usize, BTreeSet<u64>), LearnError> {
+        let mut sound = bytes.len();
+        // A task that ended behind the cut is open before it.
+        loop {
+            let ended = closed(path, &bytes[..sound])?;
+            match self.lost(path, &bytes[..sound], &ended)? {
+                Some(place) => sound = place,
+                None => return Ok((sound, ended)),
+            }
+        }
+    }
+
+    /// Where the first call begins that was made for an open task and of which it is not kept what came of it.
+    fn lost(&self, path: &Path, bytes: &[u8], ended: &BTreeSet<u64>) -> Result<Option<usize>, LearnError> {
         let mut calls: BTreeMap<u64, usize> = BTreeMap::new();
         let mut reader = Reader::new(bytes);
         loop {
             let begin = reader.offset();
             let entry = reader.next_entry();
             let entry = entry.map_err(|source| LearnError::Unreadable { path: path.to_owned(), source })?;
-            let Some(Entry { record, .. }) = entry else { return Ok(begin) };
+            let Some(Entry { record, .. }) = entry else { return Ok(None) };
             let Record::Called { handoff, .. } = record else { continue };
             let task = handoff.episode.0 as u64;
             let called = calls.entry(task).or_default();
             *called += 1;
-            if !closed.contains(&task) && *called > self.outcomes.calls(task) {
-                return Ok(begin);
+            if !ended.contains(&task) && *called > self.outcomes.calls(task) {
+                return Ok(Some(begin));
             }
         }
     }
 
-    fn follow_all(&mut self, path: &Path, bytes: &[u8]) -> Result<(), LearnError> {
-        let closed = closed(path, bytes)?;
+    fn follow_all(&mut self, path: &Path, bytes: &[u8], ended: &BTreeSet<u64>) -> Result<(), LearnError> {
         let mut scripts: BTreeMap<u64, VecDeque<Record>> = BTreeMap::new();
         let mut task = 0;
         for entry in entries(path, bytes) {
             let record = entry?.record;
             if is_of_a_task(&record) && !matches!(record, Record::Primed { .. }) {
                 task = record.episode().map_or(task, |episode| episode.0 as u64);
-                if !closed.contains(&task) {
+                if !ended.contains(&task) {
                     scripts.entry(task).or_default().push_back(record);
                 }
             }
@@ -120,7 +132,7 @@ impl<'s> Session<'s> {
                 }
             }
             if agent == AgentId::ORIGIN {
-                match closed.contains(&task) {
+                match ended.contains(&task) {
                     true => self.recall(&record),
                     false => {
                         self.follow(task, &record).map_err(|e| e.at(self.stage, path, 0, agent.0))?;
@@ -135,7 +147,7 @@ impl<'s> Session<'s> {
             let index = of_agent.records;
             of_agent.records += 1;
             let i = agent.0 as usize;
-            let taken = match before_all || closed.contains(&task) {
+            let taken = match before_all || ended.contains(&task) {
                 true => {
                     let (participant, rng) = (&mut self.crew.participants[i], &mut self.crew.rngs[i]);
                     of_agent.replay.take(participant, rng, &record).map_err(Astray::Replay)

@@ -171,12 +171,18 @@ async fn rounds_are_the_same_however_long_calls_take() {
 /// The machine has lost its power: the ledger is on the disk, and what calls brought is not.
 #[tokio::test]
 async fn a_call_whose_outcome_was_lost_is_made_again() {
+    for seed in 0..8 {
+        lose_outcomes(seed).await;
+    }
+}
+
+async fn lose_outcomes(seed: u64) {
     let shop = Shop::new(&texts(&["one", "two"]));
     let power = shop.path("power");
     shop.program("wait", &format!("test -e {power:?} || sleep 30; echo '{{\"ok\":true}}'"));
-    let stage = shop.stage("text", &["wait"]).unwrap();
+    let stage = shop.stage("text", &["upper", "wait"]).unwrap();
     let out = folder();
-    drop(Session::start(&stage, out.path(), config(2, 60)).unwrap());
+    drop(Session::start(&stage, out.path(), config(seed, 60)).unwrap());
     let resume = || {
         let (session, dropped) = Session::resume(&stage, out.path(), None, None).unwrap();
         (session.at_a_time(4.try_into().unwrap()), dropped)
@@ -193,9 +199,12 @@ async fn a_call_whose_outcome_was_lost_is_made_again() {
     tokio::select! {
         _ = session.run(|_| ControlFlow::Continue(())) => panic!("nobody waits"),
         () = async {
-            // Until a call has come back of a task that goes on.
-            while { let (calls, closed) = counted(); calls == closed } {
+            // Until all four wait.
+            let (mut before, mut same) = (counted(), 0);
+            while same < 20 {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                let now = counted();
+                (before, same) = (now, if now == before && now.0 > now.1 { same + 1 } else { 0 });
             }
         } => {}
     }
