@@ -119,7 +119,10 @@ fn explain_replays_a_decision_as_long_as_the_team_is_what_it_was() {
     assert_eq!(first, place.says(0, "explain run 17.0").0, "the same question, the same answer");
 
     // Without a decision, what the policy does: as before.
-    assert_holds(&place.says(0, "explain run mathqa").0, &["policy of \"maths-simulated\"", "dataset=mathqa"]);
+    assert_holds(
+        &place.says(0, "explain run mathqa").0,
+        &["policy of \"maths-simulated\"", "dataset=mathqa"],
+    );
 
     fs::copy(place.path("team.toml"), place.path("as-it-was.toml")).unwrap();
     place.edit_team("initial = 0.5", "initial = 0.25");

@@ -17,7 +17,7 @@ use relevo::{
         relative::{Ask, Question},
     },
     model::{
-        ChatReply, ChatRequest, Finish, Hear, Message, Model, Models, NamedModel, Price, Schema, Speaker,
+        ChatReply, ChatRequest, Finish, Hear, Message, Models, NamedModel, Price, Schema, Speaker,
         TokenUsage, environment::Environment,
     },
     reward::Usual,

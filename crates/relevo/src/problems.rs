@@ -101,9 +101,8 @@ impl TaskSource for Problems {
 /// assert_eq!(last_answer(b"Answer: A\n\n[checker]\nThe answer A is wrong."), Some('A'));
 /// ```
 pub fn last_answer(text: &[u8]) -> Option<char> {
-    static ANSWER: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?i)\banswer\W*(?::|is)\W*(?-i:([A-E]))\b").expect("it is a pattern")
-    });
+    static ANSWER: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i)\banswer\W*(?::|is)\W*(?-i:([A-E]))\b").expect("it is a pattern"));
     let letter = ANSWER.captures_iter(text).last()?.get(1)?.as_bytes();
     letter.first().map(|byte| char::from(*byte))
 }

@@ -31,6 +31,7 @@ const BATCH_MAX: usize = 64;
 const KNOWN_MAX: usize = 1 << 16;
 
 /// The model in the box.
+#[derive(Debug)]
 pub(super) struct Local;
 
 /// What an answer depends on, its temperature in bits.
@@ -81,11 +82,12 @@ fn answer(
         max_tokens: *max_tokens,
     };
     let requests: Vec<Request> = batch.iter().map(request).collect();
-    let completions = relevo_lm::Model::bundled().generate(&requests, &mut |index, _| {
-        match batch[index].tell.is_closed() {
-            true => Continue::No,
-            false => Continue::Yes,
-        }
+    let completions = relevo_lm::Model::bundled().generate(&requests, &mut |index, _| match batch[index]
+        .tell
+        .is_closed()
+    {
+        true => Continue::No,
+        false => Continue::Yes,
     });
     let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
     for (Asked { question, tell }, completion) in batch.into_iter().zip(completions) {

@@ -34,7 +34,7 @@ use crate::{
 
 /// A language model that can be asked.
 #[async_trait]
-pub trait Model: Send + Sync {
+pub trait Model: fmt::Debug + Send + Sync {
     /// Ask it. `hear` is given the answer piece by piece where the service can do that, else not before its end; a request
     /// that was answered in part is not made again.
     async fn chat(&self, request: &ChatRequest, hear: Option<Hear<'_>>) -> Result<ChatReply, Failure>;

@@ -112,7 +112,9 @@ impl Stage {
             (Some(spec), _, _) => Arc::new(FileTasks::load(spec, directory)?),
             (None, Some(section), _) => Arc::new(Problems::new(section)?),
             (None, None, Some(world)) => world,
-            (None, None, None) => return Err(TaskError("the team has neither tasks nor a simulated world".into())),
+            (None, None, None) => {
+                return Err(TaskError("the team has neither tasks nor a simulated world".into()));
+            }
         };
         let deciders = match &team.coordinator {
             Some(_) => Deciders::Coordinator {

@@ -64,7 +64,8 @@ impl TeamSpec {
                 return Err(Fault::new(one, what));
             }
             (None, _) => {
-                let what = "where do tasks come from? add [tasks] (files), [problems] (generated) or [simulate]";
+                let what =
+                    "where do tasks come from? add [tasks] (files), [problems] (generated) or [simulate]";
                 return Err(Fault::new("name", what));
             }
             (Some(_), None) => {}
@@ -75,7 +76,8 @@ impl TeamSpec {
                 let what = format!("there are no levels: add some of {}", known.join(", "));
                 return Err(Fault::new("problems/levels", what));
             }
-            for (i, level) in section.levels.iter().enumerate().filter(|(_, l)| !known.contains(&l.as_str())) {
+            let mut levels = section.levels.iter().enumerate();
+            if let Some((i, level)) = levels.find(|(_, level)| !known.contains(&level.as_str())) {
                 return Err(unknown(format!("problems/levels/{i}"), level, "a level", known.into_iter()));
             }
         }

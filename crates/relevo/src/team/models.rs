@@ -91,7 +91,12 @@ impl ModelSection {
         let fault = |key: &str, what: String| Err(Fault::new(format!("{place}/{key}"), what));
         let kinds = provider::kinds().chain([local::PROVIDER]);
         if kinds.clone().all(|kind| kind != self.provider) {
-            return Err(unknown(format!("{place}/provider"), &self.provider, "the provider of a model", kinds));
+            return Err(unknown(
+                format!("{place}/provider"),
+                &self.provider,
+                "the provider of a model",
+                kinds,
+            ));
         }
         if self.provider == local::PROVIDER {
             let name = relevo_lm::Model::bundled().name();
