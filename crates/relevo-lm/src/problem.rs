@@ -38,7 +38,7 @@ impl Level {
     /// The share of problems whose options are so wide apart that a rough guess finds the right one.
     fn wide(self) -> f64 {
         match self {
-            Level::Elementary => 0.1,
+            Level::Elementary => 0.05,
             Level::HighSchool => 0.5,
             Level::Hard => 0.7,
         }

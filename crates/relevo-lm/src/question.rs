@@ -6,12 +6,12 @@ use crate::{
 };
 
 /// Of elementary problems, the shares of a product alone, and of two and of four terms; the others have three.
-const ELEMENTARY_PRODUCTS: f64 = 0.14;
-const ELEMENTARY_TWO: f64 = 0.18;
-const ELEMENTARY_FOUR: f64 = 0.28;
+const ELEMENTARY_PRODUCTS: f64 = 0.12;
+const ELEMENTARY_TWO: f64 = 0.08;
+const ELEMENTARY_FOUR: f64 = 0.42;
 /// The shares of long products, of which the model gets some wrong even in steps.
 const HIGH_SCHOOL_LONG: f64 = 0.2;
-const HARD_LONG: f64 = 0.3;
+const HARD_LONG: f64 = 0.6;
 
 const NAMES: [&str; 6] = ["Ann", "Ben", "Eva", "Max", "Tom", "Mia"];
 const THINGS: [&str; 6] = ["pens", "eggs", "cups", "nuts", "keys", "hats"];

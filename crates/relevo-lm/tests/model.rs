@@ -83,16 +83,16 @@ fn the_weights_in_the_box_are_as_good_as_they_are_said_to_be() {
     let model = Model::bundled();
     assert_eq!(model.name(), "relevo-lm-1");
     for (level, at_once, in_steps, called_right) in [
-        (Level::Elementary, 0.58, 0.88, 0.80),
-        (Level::HighSchool, 0.42, 0.90, 0.70),
-        (Level::Hard, 0.32, 0.83, 0.55),
+        (Level::Elementary, 0.56, 0.88, 0.88),
+        (Level::HighSchool, 0.44, 0.88, 0.78),
+        (Level::Hard, 0.33, 0.78, 0.50),
     ] {
         let found = measure::measure(model, level, 200, 5);
         let [once, steps, checked, ..] = found.workflows;
         assert!(once >= at_once && steps >= in_steps && steps > once + 0.15, "{found:?}");
         // Of answers at once there are many that are wrong: a checker finds most of them, and they are mended.
         let checker = found.on_answers;
-        assert!(checker.true_positive > called_right && checker.false_positive < 0.4, "{found:?}");
+        assert!(checker.true_positive > called_right && checker.false_positive < 0.2, "{found:?}");
         assert!(checked > once + 0.15, "{found:?}");
     }
 }

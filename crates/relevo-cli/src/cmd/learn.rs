@@ -93,8 +93,8 @@ pub(crate) fn learn(arguments: &LearnArguments) -> Result<ExitCode, Fault> {
     let room = if stage.is_external() { process::make_room(jobs.get()) } else { jobs.get() };
     if room < jobs.get() {
         return Err(format!(
-            "--jobs {jobs} programs at a time need more open files than this process may have: raise that (ulimit -n), or \
-             use --jobs {room}"
+            "{jobs} tasks at a time need more open files than this process may have: raise that (ulimit -n), or use --jobs \
+             {room}"
         )
         .into());
     }

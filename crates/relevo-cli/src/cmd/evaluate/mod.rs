@@ -69,9 +69,9 @@ pub(crate) struct EvaluateArguments {
     /// The fact that says the class of a task [default: what tells tasks apart, the regime and the facts that are seen]
     #[arg(long, value_name = "FACT")]
     class: Option<String>,
-    /// Tasks before the team at a time while learning
-    #[arg(long, value_name = "N", default_value = "1")]
-    jobs: NonZeroUsize,
+    /// Tasks before the team at a time while learning [default: the team file's, or 1]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
     /// Folder of the evaluation [default: runs/TEAM-arms]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -185,13 +185,14 @@ pub(crate) fn evaluate(arguments: &EvaluateArguments) -> Result<ExitCode, Fault>
     bar.set_style(
         ProgressStyle::with_template("{msg:28} {bar:24} {pos}/{len}  {eta} left").expect("constant"),
     );
+    let jobs = arguments.jobs.or(team.run.jobs).unwrap_or(NonZeroUsize::MIN);
     let comparison = Comparison {
         team,
         plan,
         policy,
         tests,
         out,
-        jobs: arguments.jobs,
+        jobs,
         stop,
         bar,
         lookout: &lookout,
