@@ -3,6 +3,7 @@
 
 use std::{
     ops::Range,
+    path::PathBuf,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -25,6 +26,22 @@ pub struct Settings<'s> {
     pub stop: &'s AtomicBool,
     /// Called with finished and all runs.
     pub progress: &'s (dyn Fn(usize, usize) + Sync),
+    /// What [`ON_MODELS`] is run on.
+    pub instead: Instead,
+}
+
+/// The experiment that can be run on other models and problems than those in the box.
+pub const ON_MODELS: &str = experiments::maths_lm::EXPERIMENT.name;
+
+/// What is taken instead of the model in the box and its problems.
+#[derive(Clone, Debug, Default)]
+pub struct Instead {
+    /// The name of a dataset, and its file.
+    pub dataset: Option<(String, PathBuf)>,
+    /// A model: `PROVIDER::NAME`, or the `NAME` of one of OpenAI's.
+    pub model: Option<String>,
+    /// The file in which conversations are kept that had to be paid for.
+    pub keep: Option<PathBuf>,
 }
 
 impl Settings<'_> {
@@ -66,8 +83,8 @@ pub struct Experiment {
     pub seeds: fn(quick: bool) -> Range<u64>,
     /// Intervals that the quick form must meet, as JSON.
     pub expected: &'static str,
-    /// Does it.
-    pub run: fn(&Settings<'_>) -> Findings,
+    /// Does it, or says what is missing and what to try.
+    pub run: fn(&Settings<'_>) -> Result<Findings, String>,
 }
 
 /// What came out.
@@ -184,6 +201,7 @@ pub const ALL: &[Experiment] = &[
     experiments::cpu::EXPERIMENT,
     experiments::faults::EXPERIMENT,
     experiments::maths::EXPERIMENT,
+    experiments::maths_lm::EXPERIMENT,
     experiments::routing::EXPERIMENT,
     experiments::t1::EXPERIMENT,
     experiments::t2::interface::EXPERIMENT,
@@ -232,8 +250,10 @@ mod tests {
                 let stop = AtomicBool::new(stops_after == 0);
                 let progress = |done: usize, _: usize| stop.store(done >= stops_after, Ordering::Relaxed);
                 let seeds = (experiment.seeds)(true);
-                let settings = Settings { seeds, quick: true, jobs: 1, stop: &stop, progress: &progress };
-                (experiment.run)(&settings);
+                let instead = Instead::default();
+                let settings =
+                    Settings { seeds, quick: true, jobs: 1, stop: &stop, progress: &progress, instead };
+                (experiment.run)(&settings).expect(experiment.name);
             }
         }
     }

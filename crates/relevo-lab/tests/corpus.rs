@@ -147,6 +147,7 @@ async fn performed(server: &ModelServer, model: &str, role: Role, tasks: &[Hando
         reply: ReplyForm::Replace,
         role: Some(role),
         instructions: "Use nothing but the evidence.".into(),
+        asked: vec![],
         tools: None,
         timeout: std::time::Duration::from_secs(20),
         output_bytes_max: 1 << 20,

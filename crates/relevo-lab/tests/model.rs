@@ -293,6 +293,7 @@ async fn perform(server: &ModelServer, role: Option<Role>, payload: &str) -> Out
         role,
         reply: ReplyForm::Replace,
         instructions: "Be kind.".into(),
+        asked: vec![],
         tools: None,
         timeout: Duration::from_secs(5),
         output_bytes_max: 1000,

@@ -144,6 +144,7 @@ async fn ask(
         role,
         reply: ReplyForm::Replace,
         instructions: "Be kind.".into(),
+        asked: vec![],
         tools: Some(Toolbox { servers: vec![(servers.get("lab").unwrap().clone(), [].into())], turns_max }),
         timeout: SECOND * 10,
         output_bytes_max: 1000,

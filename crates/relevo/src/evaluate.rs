@@ -37,6 +37,8 @@ pub struct Turn {
     pub choice: String,
     /// What went wrong in it.
     pub failure: Option<String>,
+    /// What the task had earned by then, discounted: when the successor was chosen, or after a coordinator's operation.
+    pub earned: f64,
 }
 
 /// A task's way through the team.
@@ -406,7 +408,17 @@ impl Way<'_, '_> {
             let performed = self.perform(coordinator, operation).await;
             let choice = self.stage.operation_name(coordinator, operation);
             let (agent, failure) = (coordinator, performed.clone().ok().flatten());
-            self.turns.push(Turn { agent, situation, observation, action: None, operation, choice, failure });
+            let (action, earned) = (None, self.earned);
+            self.turns.push(Turn {
+                agent,
+                situation,
+                observation,
+                action,
+                operation,
+                choice,
+                failure,
+                earned,
+            });
             if let Err(reason) = performed {
                 return reason;
             }
@@ -439,7 +451,8 @@ impl Way<'_, '_> {
         };
         let name = |a| self.stage.team().choice_name(agent, a).to_owned();
         let choice = action.map_or(String::new(), name);
-        (Turn { agent, situation, observation, action, operation, choice, failure: None }, reason)
+        let (failure, earned) = (None, self.earned);
+        (Turn { agent, situation, observation, action, operation, choice, failure, earned }, reason)
     }
 
     /// Agents hand on until one of them finishes; returns why the task stopped.

@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::{report::table, team::nearest};
 use relevo_lab::{
-    experiment::{ALL, Experiment, Settings},
+    experiment::{ALL, Experiment, Instead, ON_MODELS, Settings},
     playthrough, plot,
     results::{Origin, Results, page},
     tool_server::Tools,
@@ -63,6 +63,16 @@ pub(crate) struct RunArguments {
     /// Leave out experiments that this commit has finished before, in the same form on the same seeds
     #[arg(long)]
     resume: bool,
+    /// Name of the dataset that is in --file; for maths-lm
+    #[arg(long, value_name = "NAME", requires = "file")]
+    dataset: Option<String>,
+    /// A file of MathQA (.json) or MMLU (.csv, .json), in place of generated problems; for maths-lm
+    #[arg(long, value_name = "FILE", requires = "dataset")]
+    file: Option<PathBuf>,
+    /// A model in place of the one in the box: PROVIDER::NAME, or the NAME of one of OpenAI's or of whoever serves at
+    /// OPENAI_BASE_URL; for maths-lm. What it says is kept in the folder of results, and not asked for again
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
 }
 
 /// Gather results into one page of HTML
@@ -140,9 +150,21 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
         };
         return Err(format!("there is no experiment {:?}; {hint}", arguments.name).into());
     }
+    let instead = Instead {
+        dataset: arguments.dataset.clone().zip(arguments.file.clone()),
+        model: arguments.model.clone(),
+        keep: arguments.model.is_some().then(|| arguments.out.join(ON_MODELS).join(CONVERSATIONS)),
+    };
+    if (instead.dataset.is_some() || instead.model.is_some()) && arguments.name != ON_MODELS {
+        return Err(
+            format!("--dataset and --model are for the experiment {ON_MODELS}: leave them out").into()
+        );
+    }
     let stop = Arc::new(AtomicBool::new(false));
     listen(stop.clone())?;
-    let benches = chosen.into_iter().map(|e| Bench::new(e, arguments)).collect::<Result<Vec<_>, _>>()?;
+    let benches =
+        chosen.into_iter().map(|e| Bench::new(e, arguments, &instead)).collect::<Result<Vec<_>, _>>()?;
+    let defaults = arguments.seeds.is_none() && instead.dataset.is_none() && instead.model.is_none();
     let mut held = true;
     for bench in benches {
         if stop.load(Ordering::Relaxed) {
@@ -153,7 +175,7 @@ fn run(arguments: &RunArguments) -> Result<ExitCode, Fault> {
                 say!("{} was finished before: {}", earlier.experiment, bench.folder.display());
                 held &= earlier.holds();
             }
-            None => held &= bench.run(arguments.seeds.is_none(), &stop)?,
+            None => held &= bench.run(defaults, &stop)?,
         }
     }
     if stop.load(Ordering::Relaxed) {
@@ -178,16 +200,24 @@ fn listen(stop: Arc<AtomicBool>) -> Result<(), Fault> {
     Ok(())
 }
 
+/// In the folder of results: what a model said that had to be paid for.
+const CONVERSATIONS: &str = "conversations.jsonl";
+
 /// Where an experiment is run, and what was found there.
 struct Bench<'a> {
     experiment: &'a Experiment,
+    instead: &'a Instead,
     folder: PathBuf,
     origin: Origin,
 }
 
 impl<'a> Bench<'a> {
     /// Everything that can be refused is refused here, before anything is run.
-    fn new(experiment: &'a Experiment, arguments: &RunArguments) -> Result<Self, Fault> {
+    fn new(
+        experiment: &'a Experiment,
+        arguments: &RunArguments,
+        instead: &'a Instead,
+    ) -> Result<Self, Fault> {
         let folder = arguments.out.join(experiment.name);
         let unwritable =
             |e| format!("{}: the folder cannot be written to: {e}; try another --out", folder.display());
@@ -197,9 +227,13 @@ impl<'a> Bench<'a> {
         let seeds = arguments.seeds.clone().unwrap_or_else(|| (experiment.seeds)(arguments.quick));
         let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let quick = if arguments.quick { " --quick" } else { "" };
+        let model = instead.model.iter().map(|model| format!(" --model {model}"));
+        let files =
+            instead.dataset.iter().map(|(name, file)| format!(" --dataset {name} --file {}", file.display()));
+        let others: String = files.chain(model).collect();
         let origin = Origin {
             command: format!(
-                "relevo lab run {} --seeds {}..{}{quick}",
+                "relevo lab run {} --seeds {}..{}{quick}{others}",
                 experiment.name, seeds.start, seeds.end
             ),
             seeds: [seeds.start, seeds.end],
@@ -210,7 +244,7 @@ impl<'a> Bench<'a> {
             seconds: 0.0,
             partial: false,
         };
-        Ok(Bench { experiment, folder, origin })
+        Ok(Bench { experiment, instead, folder, origin })
     }
 
     /// Whole results of the same command, version and commit.
@@ -245,9 +279,10 @@ impl<'a> Bench<'a> {
             bar.set_position(done as u64);
         };
         let Origin { seeds: [first, beyond], quick, jobs, .. } = self.origin;
-        let settings = Settings { seeds: first..beyond, quick, jobs, stop, progress: &progress };
+        let instead = self.instead.clone();
+        let settings = Settings { seeds: first..beyond, quick, jobs, stop, progress: &progress, instead };
         let started = Instant::now();
-        let findings = (experiment.run)(&settings);
+        let findings = (experiment.run)(&settings).map_err(|what| format!("{}: {what}", experiment.name))?;
         self.origin.seconds = started.elapsed().as_secs_f64();
         self.origin.partial = stop.load(Ordering::Relaxed);
         bar.finish_and_clear();

@@ -22,7 +22,7 @@ use crate::{
         plan::Role,
     },
     model::{ChatReply, ChatRequest, Finish, Message, Model, Price, Schema, Speaker, TokenUsage, ToolCall},
-    team::ReplyForm,
+    team::{AskedOperation, ReplyForm},
     tool::toolbox::{Offered, Toolbox},
 };
 
@@ -49,6 +49,8 @@ pub struct ModelAgent {
     pub reply: ReplyForm,
     /// What it is told besides: the text of its skill card.
     pub instructions: String,
+    /// The operations that are asked for in a way of their own.
+    pub asked: Vec<AskedOperation>,
     /// The tools that it may call, if any.
     pub tools: Option<Toolbox>,
     /// The longest call, waiting, trying again and calls of tools included.
@@ -73,6 +75,7 @@ impl ModelAgent {
             Failure::InvalidRequest("the payload is no text in UTF-8, and a model reads no other".to_owned())
         })?;
         let marks = Marks::of(call);
+        let asked = self.asked.iter().find(|asked| asked.name == call.operation);
         let (mut system, user, form) = match self.role {
             Some(role) => {
                 let form = Schema { name: format!("relevo_{}", role.name()), schema: schema(role) };
@@ -84,8 +87,9 @@ impl ModelAgent {
                 (parts.collect::<Vec<_>>().join("\n\n"), marks.around(payload), Some(form))
             }
             None => {
-                let mut system = self.instructions.clone();
-                if call.operation != "default" {
+                let card = asked.and_then(|asked| asked.card.as_ref());
+                let mut system = card.map_or(&self.instructions, |card| &card.instructions).clone();
+                if call.operation != "default" && card.is_none() {
                     let _ =
                         write!(system, "\n\nOf what you can do, you are asked for this: {}", call.operation);
                 }
@@ -102,7 +106,7 @@ impl ModelAgent {
             messages: messages.map(|(speaker, text)| Message::new(speaker, text)).collect(),
             tools: vec![],
             schema: form,
-            temperature: self.temperature,
+            temperature: asked.and_then(|asked| asked.temperature).or(self.temperature),
             max_tokens: self.max_tokens,
             seed: None,
             timeout: self.timeout,

@@ -19,7 +19,7 @@ use crate::{
     coordinate::{coordination::cell, plan::Role},
     model::{Models, NamedModel},
     tasks::{Simulator, TaskError},
-    team::{AgentSpec, TeamSpec, nearest, server_and_tool},
+    team::{AgentSpec, OperationSpec, TeamSpec, nearest, server_and_tool},
     tool::{ToolServers, toolbox::Toolbox},
 };
 
@@ -102,6 +102,7 @@ impl Cast<'_> {
             role: self.role(agent),
             reply: agent.reply,
             instructions: instructions(agent),
+            asked: agent.operations.iter().filter_map(OperationSpec::asked).cloned().collect(),
             tools: self.toolbox(agent)?,
             timeout: Duration::from_millis(agent.timeout_ms),
             output_bytes_max: agent.output_bytes_max,

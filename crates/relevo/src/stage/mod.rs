@@ -37,7 +37,7 @@ use crate::{
     redact::Redactor,
     reward::Usual,
     tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, TasksSpec, TeamSpec},
+    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, OperationSpec, TasksSpec, TeamSpec},
     tool::ToolServers,
 };
 
@@ -110,7 +110,7 @@ impl Stage {
         };
         let tasks: Arc<dyn TaskSource> = match (&team.tasks, &team.problems, simulator) {
             (Some(spec), _, _) => Arc::new(FileTasks::load(spec, directory)?),
-            (None, Some(section), _) => Arc::new(Problems::new(section)?),
+            (None, Some(section), _) => Arc::new(Problems::new(section, directory)?),
             (None, None, Some(world)) => world,
             (None, None, None) => {
                 return Err(TaskError("the team has neither tasks nor a simulated world".into()));
@@ -310,7 +310,8 @@ impl Stage {
             Deciders::Agents { .. } => {
                 let agent = &self.team.agents[participant.0 as usize];
                 let adaptable = matches!(self.regime(participant), Regime::Adaptable { .. });
-                let operations = if adaptable { agent.operations.clone() } else { vec![] };
+                let operations =
+                    agent.operations.iter().filter(|_| adaptable).map(|o| o.name().to_owned()).collect();
                 (agent.handoffs.iter().map(|h| h.to().to_owned()).collect(), operations)
             }
         }
@@ -381,7 +382,7 @@ impl Stage {
     /// The name of an operation of an agent that decides for itself.
     fn operation(&self, agent: AgentId, operation: OperationId) -> &str {
         let operations = &self.team.agents[agent.0 as usize].operations;
-        operations.get(operation.0 as usize).map_or(DEFAULT, String::as_str)
+        operations.get(operation.0 as usize).map_or(DEFAULT, OperationSpec::name)
     }
 
     /// Bring a task before the team, for which a task costs as much as is `usual`.

@@ -6,8 +6,8 @@ use relevo_core::{ids::AgentId, learner::SpecError};
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    AgentSpec, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, ReplyForm, RunSpec,
-    TeamSpec,
+    AgentSpec, AskedOperation, Conditions, EpsilonSection, FINISH, LearnerSection, PolicySection, ReplyForm,
+    RunSpec, TeamSpec,
     check_coordinator::{check_coordinator, check_kind},
     judges::check_judge,
 };
@@ -72,13 +72,17 @@ impl TeamSpec {
         }
         if let Some(section) = &self.problems {
             let known = relevo_lm::Level::ALL.map(relevo_lm::Level::name);
-            if section.levels.is_empty() {
-                let what = format!("there are no levels: add some of {}", known.join(", "));
-                return Err(Fault::new("problems/levels", what));
-            }
             let mut levels = section.levels.iter().enumerate();
             if let Some((i, level)) = levels.find(|(_, level)| !known.contains(&level.as_str())) {
                 return Err(unknown(format!("problems/levels/{i}"), level, "a level", known.into_iter()));
+            }
+            for name in section.files.keys() {
+                check_name(format!("problems/files/{name}"), name)?;
+                if known.contains(&name.as_str()) {
+                    let what =
+                        format!("{name:?} is a level of generated problems: give the dataset another name");
+                    return Err(Fault::new(format!("problems/files/{name}"), what));
+                }
             }
         }
         self.tasks.iter().try_for_each(|tasks| check_judge(&tasks.judge))?;
@@ -226,6 +230,26 @@ impl TeamSpec {
             ("skill", agent.skill.is_some()),
             ("operations", !agent.operations.is_empty()),
         ];
+        let mut named = BTreeSet::new();
+        for (k, operation) in agent.operations.iter().enumerate() {
+            let key = format!("operations/{k}");
+            check_name(format!("{place}/{key}"), operation.name())?;
+            if !named.insert(operation.name()) {
+                return fail(
+                    &key,
+                    format!("has the operation {:?} twice: keep one of them", operation.name()),
+                );
+            }
+            let Some(AskedOperation { temperature, .. }) = operation.asked() else { continue };
+            if !agent.acts_by_model() {
+                let what =
+                    "says how a model is asked for an operation, and acts by none: write the name alone";
+                return fail(&key, what.into());
+            }
+            if temperature.is_some_and(|t| !(0.0..=2.0).contains(&t)) {
+                return fail(&key, "has an operation with a temperature that is not in 0 .. 2".into());
+            }
+        }
         if agent.forwards && self.coordinator.is_some() {
             return fail("forwards", "only forwards: a coordinator has no use for it, leave it out".into());
         }

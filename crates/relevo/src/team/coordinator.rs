@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AgentSpec, FINISH, TeamSpec,
+    AgentSpec, FINISH, OperationSpec, TeamSpec,
     check::{Fault, check_name, shown, unknown},
 };
 use crate::coordinate::{
@@ -162,6 +162,12 @@ impl AgentSpec {
         }
     }
 
+    /// Its skill cards that have been read: its own, and those of its operations.
+    pub fn cards(&self) -> impl Iterator<Item = &Arc<SkillCard>> {
+        let asked = self.operations.iter().filter_map(OperationSpec::asked);
+        self.card.iter().chain(asked.filter_map(|asked| asked.card.as_ref()))
+    }
+
     /// The name of its skill: that of its card, or of the file while the card is not read.
     pub fn skill_name(&self) -> Option<String> {
         let of_file = || self.skill.as_deref().map(|path| stem(path).to_owned());
@@ -226,14 +232,22 @@ impl TeamSpec {
     /// Read the skill cards of all agents; `places` are those in the file that name them.
     fn read_cards(&mut self, folder: &Path, places: &[String]) -> Result<(), Fault> {
         let mut cards: BTreeMap<String, Arc<SkillCard>> = BTreeMap::new();
-        for (agent, place) in self.agents.iter_mut().zip(places) {
-            let Some(path) = &agent.skill else { continue };
-            if !cards.contains_key(path) {
+        let mut card = |path: &String, place: &str| match cards.get(path) {
+            Some(card) => Ok(card.clone()),
+            None => {
                 let read = read_card(&folder.join(path));
-                let card = read.map_err(|e| Fault::new(place, format!("skill {path:?}: {e}")))?;
-                cards.insert(path.clone(), Arc::new(card));
+                let card = Arc::new(read.map_err(|e| Fault::new(place, format!("skill {path:?}: {e}")))?);
+                cards.insert(path.clone(), card.clone());
+                Ok::<_, Fault>(card)
             }
-            agent.card = cards.get(path).cloned();
+        };
+        for (agent, place) in self.agents.iter_mut().zip(places) {
+            agent.card = agent.skill.as_ref().map(|path| card(path, place)).transpose()?;
+            for operation in &mut agent.operations {
+                if let OperationSpec::Asked(asked) = operation {
+                    asked.card = asked.skill.as_ref().map(|path| card(path, place)).transpose()?;
+                }
+            }
         }
         Ok(())
     }

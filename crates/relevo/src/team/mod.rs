@@ -161,17 +161,17 @@ pub struct SimulateSpec {
     pub options: BTreeMap<String, toml::Value>,
 }
 
-/// Multiple-choice problems that are generated, and solved with no key and no network by the model in the box.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Multiple-choice problems, of several datasets in turn: generated ones, which the model in the box solves with no key
+/// and no network, or those of public files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProblemsSection {
-    /// How hard they are: of each level in turn.
-    #[serde(default = "all_levels")]
+    /// How hard the generated ones are; with no files, all levels if none is named.
+    #[serde(default)]
     pub levels: Vec<String>,
-}
-
-fn all_levels() -> Vec<String> {
-    relevo_lm::Level::ALL.iter().map(|level| level.name().to_owned()).collect()
+    /// Files of MathQA (JSON) or MMLU (CSV), by the name of the dataset.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, PathBuf>,
 }
 
 /// Tasks from files.
@@ -212,7 +212,7 @@ pub struct AgentSpec {
     pub arguments: BTreeMap<String, toml::Value>,
     /// Local operations to choose from; more than one makes the agent adaptable.
     #[serde(default)]
-    pub operations: Vec<String>,
+    pub operations: Vec<OperationSpec>,
     /// What it sees; nothing in a coordinated team.
     #[serde(default)]
     pub observes: Vec<String>,
@@ -258,6 +258,53 @@ pub struct AgentSpec {
     /// What one call of it is expected to cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<DeclaredCost>,
+}
+
+/// An operation: its name, and for a model also how it is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "an operation is a name, or { name = \"name\", skill = \"card.md\", temperature = 0.7 }"
+)]
+pub enum OperationSpec {
+    /// What the agent's program, role or model knows by this name.
+    Named(String),
+    /// What its model is asked for in another way.
+    Asked(AskedOperation),
+}
+
+/// An operation of an agent that acts by a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedOperation {
+    /// Its name.
+    pub name: String,
+    /// The path of the skill card that the model is told, in place of the agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skill: Option<String>,
+    /// How random the answer is, in place of what the model's section says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// What the skill card says.
+    #[serde(skip)]
+    pub card: Option<Arc<SkillCard>>,
+}
+
+impl OperationSpec {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            OperationSpec::Named(name) | OperationSpec::Asked(AskedOperation { name, .. }) => name,
+        }
+    }
+
+    /// How a model is asked for it, if in a way of its own.
+    pub fn asked(&self) -> Option<&AskedOperation> {
+        match self {
+            OperationSpec::Named(_) => None,
+            OperationSpec::Asked(asked) => Some(asked),
+        }
+    }
 }
 
 /// What becomes of the payload when a model answers.
@@ -513,7 +560,7 @@ impl TeamSpec {
         let bytes = serde_json::to_vec(&relevant).expect("a team file holds text, numbers and lists");
         let mut hasher = blake3::Hasher::new_derive_key("relevo 2026 team config v1");
         hasher.update(&bytes);
-        for card in self.agents.iter().filter_map(|agent| agent.card.as_ref()) {
+        for card in self.agents.iter().flat_map(AgentSpec::cards) {
             hasher.update(&card.digest);
         }
         hasher.update(tasks);

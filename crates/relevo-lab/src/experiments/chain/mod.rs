@@ -24,7 +24,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "episodes to 90% of the optimum on the six-agent chain, by credit assignment and policy",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

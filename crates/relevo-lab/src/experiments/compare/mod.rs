@@ -41,7 +41,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "what is lost by IC-Q, central, naive, independent and Monte Carlo learners after equal budgets",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

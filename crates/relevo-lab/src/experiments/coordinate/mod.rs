@@ -24,7 +24,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "a coordinator on a simulated desk of eight classes of tasks, beside the configuration of AgensFlow",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 /// Seeds 0 to 23 were tuned on.

@@ -27,7 +27,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "whether a team that writes programs generalises to unseen goals, by what its ALU sees",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

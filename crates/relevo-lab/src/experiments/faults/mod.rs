@@ -30,7 +30,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "the error of the learned values when messages are lost, doubled or late",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

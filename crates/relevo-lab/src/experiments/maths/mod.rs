@@ -32,7 +32,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "whether a simulated mathematics team finds the workflow that is best for each dataset",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

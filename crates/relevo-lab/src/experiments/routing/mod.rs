@@ -29,7 +29,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "episodes to delivery and to shortest paths on four families of networks, plain and with refreshed values",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

@@ -19,7 +19,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "whether the gap that an interface leaves is in step with the value it loses",
     seeds,
     expected: include_str!("expected.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

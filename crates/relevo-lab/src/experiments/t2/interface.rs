@@ -18,7 +18,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "the floor that an interface gives the error, against the exact one",
     seeds,
     expected: include_str!("interface.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

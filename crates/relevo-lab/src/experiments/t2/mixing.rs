@@ -20,7 +20,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "what the probability of a handoff and slow mixing do to the error",
     seeds,
     expected: include_str!("mixing.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(_quick: bool) -> Range<u64> {

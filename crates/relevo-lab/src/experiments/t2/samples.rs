@@ -18,7 +18,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "how the error falls with the number of handoffs, by step rule",
     seeds,
     expected: include_str!("samples.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(quick: bool) -> Range<u64> {

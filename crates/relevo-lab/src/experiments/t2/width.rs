@@ -21,7 +21,7 @@ pub const EXPERIMENT: Experiment = Experiment {
     summary: "how the error falls with the width of a network",
     seeds,
     expected: include_str!("width.json"),
-    run,
+    run: |settings| Ok(run(settings)),
 };
 
 fn seeds(_quick: bool) -> Range<u64> {
