@@ -5,6 +5,7 @@ mod place;
 use std::{fs, thread, time::Duration};
 
 use place::{Place, Said, assert_holds, signal};
+use relevo_lm::{Level, Problem, Split, serve::Serving};
 
 /// The smallest experiment that there is.
 const SMALL: &str = "lab run t1 --quick --seeds 0..2 --jobs 1";
@@ -94,4 +95,48 @@ fn episodes_can_be_looked_at() {
     let text = place.ok("lab play maths --seed 3");
     assert_holds(&text, &["maths@1, seed 3", "commissioner sees", "may choose", "Over after"]);
     assert_eq!(text, place.ok("lab play maths@1 --seed 3"));
+}
+
+/// The language model in the box, served like any other, on problems of a file in the form of MMLU.
+#[test]
+fn the_mathematics_team_goes_on_other_models_and_public_files() {
+    let server = Serving::start(0).unwrap();
+    let place = Place::new();
+    place.write(".env", &format!("OPENAI_BASE_URL={}\nOPENAI_API_KEY=none\n", server.url()));
+    let line = |i| {
+        let Problem { question, options, key, .. } =
+            Problem::generate(Split::Evaluation, Level::Elementary, 9, i);
+        format!("\"{question}\",{},{key}\n", options.join(","))
+    };
+    place.write("mine.csv", &(0..24).map(line).collect::<String>());
+    let run = "lab run maths-lm --quick --seeds 0..2 --dataset mine --file mine.csv --model relevo-lm-1";
+    let out = place.ok(run);
+    assert_holds(&out, &["direct", "CoT", "combine-E", "learned workflow", "mine"]);
+    assert_holds(
+        &place.read("runs/lab/maths-lm/report.md"),
+        &["--dataset mine", "relevo-lm-1 (openai)", "0 calls failed"],
+    );
+    // Conversations are kept, and not held again, nor is one that was being written when the process was killed.
+    let kept = place.read("runs/lab/maths-lm/conversations.jsonl");
+    assert_eq!(kept.lines().count(), 1 + 24);
+    let (whole, torn) =
+        (kept.lines().take(21).collect::<Vec<_>>().join("\n"), &kept.lines().last().unwrap()[..40]);
+    place.write("runs/lab/maths-lm/conversations.jsonl", &format!("{whole}\n{torn}"));
+    let results =
+        || serde_json::from_str::<serde_json::Value>(&place.read("runs/lab/maths-lm/results.json")).unwrap();
+    let first = results();
+    place.ok(run);
+    assert_eq!(first["findings"], results()["findings"]);
+    let again = place.read("runs/lab/maths-lm/conversations.jsonl");
+    assert!(again.starts_with(&whole));
+    assert_eq!(again.lines().count(), 21 + 1 + 4, "the torn line, and the four that were missing");
+    // What is missing is said before anything is asked.
+    for (arguments, parts) in [
+        ("lab run t1 --model m", &["maths-lm", "leave them out"][..]),
+        ("lab run maths-lm --dataset x --file none.csv", &["none.csv", "cannot be read"]),
+        ("lab run maths-lm --model nobody::m", &["nobody", "provider"]),
+        ("lab run maths-lm --model openai::gone", &["gone", "does not answer"]),
+    ] {
+        assert_holds(&place.error(arguments), parts);
+    }
 }
