@@ -287,7 +287,7 @@ impl<'a> Bench<'a> {
         self.origin.partial = stop.load(Ordering::Relaxed);
         bar.finish_and_clear();
         if self.origin.partial {
-            if finished.into_inner() == 0 {
+            if finished.into_inner() == 0 || findings.tables.is_empty() {
                 return Ok(true);
             }
             // What was whole before stays.
