@@ -2,9 +2,13 @@
 
 mod place;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
-use place::{Place, assert_holds};
+use place::{Place, Said, assert_holds, signal};
 use serde_json::Value;
 
 /// The team of `examples/maths` with its skill cards, measured on few tasks.
@@ -23,6 +27,12 @@ fn maths() -> Place {
     place
 }
 
+/// What every agent of a run knows at its end.
+fn learned(place: &Place, run: &str) -> Value {
+    let policy: Value = serde_json::from_str(&place.read(&format!("{run}/policy.json"))).unwrap();
+    policy["agents"].clone()
+}
+
 #[test]
 fn the_model_in_the_box_learns_the_same_twice() {
     let place = maths();
@@ -35,16 +45,40 @@ fn the_model_in_the_box_learns_the_same_twice() {
     assert_holds(&said.stdout, &["    [editor]\n    Answer: ", ", right\n", "A) "]);
     let again = place.relevo("learn team.toml --episodes 300 --out two --jobs 64");
     assert_eq!(again.code, Some(0), "{}", again.stderr);
-    let learned = |run: &str| {
-        let policy: Value = serde_json::from_str(&place.read(&format!("{run}/policy.json"))).unwrap();
-        policy["agents"].clone()
-    };
-    assert_eq!(learned("one"), learned("two"), "64 at a time, in rounds");
+    assert_eq!(learned(&place, "one"), learned(&place, "two"), "64 at a time, in rounds");
     assert_holds(&place.data("doctor team.toml"), &["relevo-lm-1 answers", "problems"]);
     place.write("problem", "What is 45 + 38?\nA) 73 B) 83 C) 84 D) 93");
     let said = place.relevo("run team.toml --policy one --input problem --output out");
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert_holds(&place.read("out"), &["What is 45 + 38?", "[editor]\nAnswer: "]);
+}
+
+/// Behind HTTP it is a model like any other, and what is learned of it the same.
+#[test]
+fn the_team_learns_from_a_served_model() {
+    let place = maths();
+    let mut server = place.command("lm serve --port 0").spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("export OPENAI_BASE_URL=").unwrap();
+    let relevo = |arguments: &str| {
+        let mut command = place.command(arguments);
+        let command = command.env("OPENAI_BASE_URL", url).env("OPENAI_API_KEY", "sk-taint-5f1c");
+        Said::new(command.output().unwrap())
+    };
+    let said = relevo("learn team.toml --model openai::relevo-lm-1 --episodes 12 --out over");
+    let wrong = relevo("learn team.toml --model relevo-lm-9 --out wrong");
+    signal(&server, "INT");
+    let ended = Said::new(server.wait_with_output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert_holds(&said.stdout, &["learned workflow", "    [editor]\n    Answer: "]);
+    assert!(!said.stdout.contains("taint") && !said.stderr.contains("taint"));
+    assert_eq!(wrong.code, Some(1), "{}", wrong.stdout);
+    assert_holds(&wrong.stderr, &["there is \"relevo-lm-1\"", "Nothing was begun"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_holds(&ended.stderr, &["relevo-lm-1 (", "requests were answered"]);
+    place.ok("learn team.toml --episodes 12 --out inside");
+    assert_eq!(learned(&place, "over"), learned(&place, "inside"));
 }
 
 #[test]
