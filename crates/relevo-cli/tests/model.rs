@@ -199,6 +199,7 @@ fn the_doctor_names_what_is_missing() {
     assert_eq!(said.code, Some(0), "{}", said.stdout);
     assert_eq!(server.requests(), 2, "every model is asked once");
     assert!(!said.stdout.contains("failed") && said.stdout.contains("careful-1 answers"), "{}", said.stdout);
+    assert_holds(&said.stdout, &["openai at http://127.0.0.1:", "key in SUMS_KEY (set)", "all is there"]);
 
     fs::remove_file(place.path(".env")).unwrap();
     fs::remove_file(place.path("test.jsonl")).unwrap();
@@ -206,7 +207,10 @@ fn the_doctor_names_what_is_missing() {
     place.write("team.toml", &TEAM.replace(by_model, "name = \"evaluator\"\ncommand = [\"./gone\"]"));
     let said = run(&place, &server, "doctor team.toml");
     assert_eq!((said.code, server.requests()), (Some(1), 2), "{}", said.stdout);
-    assert_holds(&said.stdout, &["SUMS_KEY is not set", "gone", "test.jsonl", "4 of 6 failed"]);
+    assert_holds(
+        &said.stdout,
+        &["SUMS_KEY is not set", "key in SUMS_KEY (not set)", "gone", "test.jsonl", "4 of 6 failed"],
+    );
 
     // The same is found before a run begins, which leaves nothing behind.
     place.write("team.toml", TEAM);

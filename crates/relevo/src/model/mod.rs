@@ -23,7 +23,7 @@ use std::{
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use self::{environment::Environment, local::Local, provider::Provider};
 use crate::{
@@ -224,6 +224,19 @@ pub async fn probe(model: &dyn Model, limit: Duration) -> Result<ChatReply, Fail
         timeout: limit,
     };
     model.chat(&request, None).await
+}
+
+/// The names of the models that are served where a section says, whichever of them it names. Services that speak as OpenAI's
+/// or Ollama does are asked; for some others, names that are known of them are given.
+pub async fn served(
+    section: &ModelSection,
+    environment: &Environment,
+    limit: Duration,
+) -> Result<Vec<String>, Failure> {
+    let (client, gate) = (provider::client().map_err(Failure::Unavailable)?, Arc::new(Semaphore::new(1)));
+    let provider = Provider::new(client, "", section, environment, gate, 0);
+    let late = |_| Failure::Timeout { ms: limit.as_millis() as u64 };
+    timeout(limit, provider.names()).await.map_err(late)?.map_err(|refusal| refusal.failure)
 }
 
 /// A model of a team file, with what the file says of it.

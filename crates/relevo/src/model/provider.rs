@@ -17,7 +17,7 @@ use genai::{
     Client, ModelIden, ServiceTarget,
     adapter::AdapterKind,
     chat::{ChatOptions, ChatResponseFormat, ChatStreamEvent, JsonSpec},
-    resolver::{AuthData, Endpoint},
+    resolver::{AuthData, Endpoint, ProviderConfig},
     webc::{self, StreamTimeout},
 };
 use relevo_core::Rng;
@@ -80,6 +80,12 @@ pub fn kinds() -> impl Iterator<Item = &'static str> + Clone {
     AdapterKind::all().iter().map(AdapterKind::as_lower_str)
 }
 
+/// The variable that holds the key of a model: that which its section names, else its provider's, if that wants one.
+pub fn key_variable(section: &ModelSection) -> Option<String> {
+    let of_provider = || AdapterKind::from_lower_str(&section.provider)?.default_key_env_name();
+    section.key.clone().or_else(|| of_provider().map(str::to_owned))
+}
+
 /// Whether this can be the address of a service; the reason if it cannot.
 pub fn check_url(url: &str) -> Result<(), String> {
     let parsed = reqwest::Url::parse(url).map_err(|e| format!("url is no address: {e}"))?;
@@ -124,8 +130,7 @@ impl Provider {
     ) -> Self {
         let kind = AdapterKind::from_lower_str(&section.provider).unwrap_or(AdapterKind::OpenAI);
         let endpoint = section.endpoint(environment);
-        let variable = section.key.clone().or_else(|| kind.default_key_env_name().map(str::to_owned));
-        let access = match variable.map(|name| (environment.key(&name), name)) {
+        let access = match key_variable(section).map(|name| (environment.key(&name), name)) {
             Some((Some(key), name)) => Access::Key(name, key),
             // A server of one's own may want none.
             Some((None, name)) if section.key.is_some() || endpoint.is_none() => Access::Missing(name),
@@ -182,6 +187,14 @@ impl Provider {
         let answer = timeout(limit, answer).await.unwrap_or_else(|_| timed_out());
         asking.end(answer.as_ref().map(|reply| reply.usage).map_err(|refusal| refusal.failure.kind()));
         answer.map_err(|refusal| Refusal { heard: heard.into_inner() > 0, ..refusal })
+    }
+
+    /// The names of all models at its endpoint.
+    pub(super) async fn names(&self) -> Result<Vec<String>, Refusal> {
+        let ServiceTarget { endpoint, auth, .. } = self.target().await?;
+        let place = ProviderConfig::from((endpoint, auth));
+        let names = self.client.all_model_names(self.name.adapter_kind, place).await;
+        names.map_err(|e| self.refusal(&e))
     }
 
     async fn whole(&self, request: &ChatRequest, asking: &Asking) -> Result<ChatReply, Refusal> {

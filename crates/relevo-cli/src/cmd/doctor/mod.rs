@@ -1,4 +1,6 @@
-//! `relevo doctor`: whether all that a team needs is there.
+//! `relevo doctor`: whether all that a team needs is there; without a team, what runs here.
+
+mod machine;
 
 use std::{
     collections::BTreeSet,
@@ -12,24 +14,26 @@ use clap::Args;
 use futures_util::future::{join, join_all};
 use relevo::{
     agent::{Failure, process::ProcessAgent},
-    model::{Models, NamedModel, environment::Environment, probe},
+    model::{Models, NamedModel, environment::Environment, local, probe, provider},
     report::table,
     stage::Stage,
     tasks::FileTasks,
-    team::{JudgeSpec, TasksSpec, TeamSpec},
+    team::{JudgeSpec, ModelSection, TasksSpec, TeamSpec},
     tool::{ToolServer, ToolServers},
 };
+use relevo_lm::Model;
 
 use super::{Fault, plain, print};
 use crate::world;
 
 /// Find out whether all that a team needs is there: programs, keys, models, tools, tasks, and a place for its runs
 ///
-/// Every model of the file is asked for one word, and every tool server for its tools.
+/// Every model of the file is asked for one word, and every tool server for its tools. Without a team file: which models can
+/// be had here, and what runs with them and without.
 #[derive(Args)]
 pub(crate) struct DoctorArguments {
     /// The team file
-    team: PathBuf,
+    team: Option<PathBuf>,
     /// Folder of its runs
     #[arg(long, value_name = "DIR", default_value = "runs")]
     out: PathBuf,
@@ -38,55 +42,101 @@ pub(crate) struct DoctorArguments {
 /// The longest that a model may take to say a word.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Something that was looked at: what it is, and what was found or is to be done.
+/// Something that was looked at, and what was found or is to be done.
 struct Check {
     what: String,
-    found: Result<String, String>,
+    state: State,
+    found: String,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    There,
+    /// Nobody said that it would be there.
+    Absent,
+    Failed,
 }
 
 impl Check {
     fn new(what: impl Into<String>, found: Result<String, impl ToString>) -> Self {
-        Check { what: what.into(), found: found.map_err(|e| e.to_string()) }
+        let (state, found) = match found {
+            Ok(found) => (State::There, found),
+            Err(e) => (State::Failed, e.to_string()),
+        };
+        Check { what: what.into(), state, found }
+    }
+
+    fn absent(what: impl Into<String>, found: impl Into<String>) -> Self {
+        Check { what: what.into(), state: State::Absent, found: found.into() }
+    }
+
+    fn failed(&self) -> bool {
+        self.state == State::Failed
     }
 }
 
 pub(crate) fn doctor(arguments: &DoctorArguments) -> Result<ExitCode, Fault> {
-    let path = &arguments.team;
-    let mut checks = vec![];
-    match TeamSpec::load(path) {
-        Err(e) => checks.push(Check::new("team file", Err(e))),
-        Ok(team) => {
-            checks.push(Check::new("team file", Ok::<_, Fault>(format!("{} agents", team.agents.len()))));
-            let directory = world::directory(path)?;
-            checks.extend(commands(&team, &directory));
-            checks.extend(tasks(&team, &directory));
-            checks.extend(services(&team, &directory)?);
-        }
-    }
-    checks.push(Check::new("folder of runs", writable(&arguments.out)));
+    let runs = Check::new("folder of runs", writable(&arguments.out));
+    let (mut checks, next) = match &arguments.team {
+        Some(path) => team(path, runs.failed())?,
+        None => machine::look()?,
+    };
+    checks.push(runs);
     let mut rows = vec![["", "what", "found"].map(str::to_owned).to_vec()];
-    let failed = checks.iter().filter(|check| check.found.is_err()).count();
-    for Check { what, found } in checks {
-        let word = if found.is_ok() { "ok" } else { "failed" };
-        rows.push(vec![word.to_owned(), what, plain(&found.unwrap_or_else(|e| e))]);
+    let failed = checks.iter().filter(|check| check.failed()).count();
+    for Check { what, state, found } in checks {
+        let word = match state {
+            State::There => "ok",
+            State::Absent => "-",
+            State::Failed => "failed",
+        };
+        rows.push(vec![word.to_owned(), what, plain(&found)]);
     }
     let summary = match failed {
-        0 => format!("all is there; go on with: relevo learn {}\n", path.display()),
+        0 => String::new(),
         n => format!("{n} of {} failed\n", rows.len() - 1),
     };
-    print(&(table(&rows) + &summary))?;
+    print(&(table(&rows) + &summary + &next))?;
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What a team needs, and how to go on; `failed` says whether something else is missing.
+fn team(path: &Path, failed: bool) -> Result<(Vec<Check>, String), Fault> {
+    let team = match TeamSpec::load(path) {
+        Ok(team) => team,
+        Err(e) => return Ok((vec![Check::new("team file", Err(e))], String::new())),
+    };
+    let directory = world::directory(path)?;
+    let mut checks = vec![Check::new("team file", Ok::<_, Fault>(format!("{} agents", team.agents.len())))];
+    checks.extend(commands(&team, &directory));
+    checks.extend(tasks(&team, &directory));
+    let (models, tools) = services(&team, &directory)?;
+    checks.extend(tools);
+    let others_failed = failed || checks.iter().any(Check::failed);
+    let models_failed = models.iter().any(Check::failed);
+    checks.extend(models);
+    let learn = format!("relevo learn {}", path.display());
+    let next = match (others_failed, models_failed) {
+        (false, false) => format!("all is there; go on with: {learn}\n"),
+        // Its tasks are such as the model in the box can read.
+        (false, true) if team.problems.is_some() => {
+            let (provider, name) = (local::PROVIDER, Model::bundled().name());
+            format!("without other models, by the one in the box: {learn} --model {provider}::{name}\n")
+        }
+        _ => "what runs here all the same: relevo doctor, without a team file\n".to_owned(),
+    };
+    Ok((checks, next))
 }
 
 /// The programs of a team, each once.
 fn commands(team: &TeamSpec, directory: &Path) -> Vec<Check> {
     let acting = team.agents.iter().filter_map(|agent| agent.command.as_ref());
-    let commands: BTreeSet<&Vec<String>> = acting.chain(&team.trace.redact).collect();
-    let check = |command: &Vec<String>| {
-        let found = ProcessAgent::new(command.clone(), directory).check();
-        Check::new(format!("program {}", command[0]), found.map(|()| "executable".to_owned()))
+    let programs: BTreeSet<&String> = acting.chain(&team.trace.redact).map(|command| &command[0]).collect();
+    let check = |program: &String| {
+        let found = ProcessAgent::new(vec![program.clone()], directory).check();
+        Check::new(format!("program {program}"), found.map(|()| "executable".to_owned()))
     };
-    commands.into_iter().map(check).collect()
+    programs.into_iter().map(check).collect()
 }
 
 fn tasks(team: &TeamSpec, directory: &Path) -> Option<Check> {
@@ -101,14 +151,14 @@ fn tasks(team: &TeamSpec, directory: &Path) -> Option<Check> {
     Some(Check::new("simulated world", world.map(|_| "there".to_owned())))
 }
 
-/// Whether models and tool servers have their keys, and answer.
-fn services(team: &TeamSpec, directory: &Path) -> Result<Vec<Check>, Fault> {
+/// Whether models, and tool servers, have their keys and answer.
+fn services(team: &TeamSpec, directory: &Path) -> Result<(Vec<Check>, Vec<Check>), Fault> {
     if team.models.is_empty() && team.tools.is_empty() {
-        return Ok(vec![]);
+        return Ok((vec![], vec![]));
     }
     let environment = match Environment::of(directory) {
         Ok(environment) => environment,
-        Err(e) => return Ok(vec![Check::new("environment", Err(e))]),
+        Err(e) => return Ok((vec![], vec![Check::new("environment", Err(e))])),
     };
     let models = Models::new(&team.models, &environment, u64::from(std::process::id()))?;
     let tools = ToolServers::new(&team.tools, directory, &environment)?;
@@ -116,13 +166,31 @@ fn services(team: &TeamSpec, directory: &Path) -> Result<Vec<Check>, Fault> {
     let tools: Vec<&Arc<ToolServer>> = tools.iter().collect();
     let (answers, listed) = world::runtime()?.block_on(join(ask(&models), list(team, &tools)));
     let model = |(model, answer): (&NamedModel, Result<String, Failure>)| {
-        Check::new(format!("model {}", model.name), answer)
+        let place = place(&model.section, &environment);
+        let told = answer.map(|said| format!("{said}; {place}")).map_err(|e| format!("{e}; {place}"));
+        Check::new(format!("model {}", model.name), told)
     };
     let server = |(server, answer): (&Arc<ToolServer>, Result<String, String>)| {
         Check::new(format!("tools {}", server.name()), answer)
     };
     let tools = tools.into_iter().zip(listed).map(server);
-    Ok(models.into_iter().zip(answers).map(model).chain(tools).collect())
+    Ok((models.into_iter().zip(answers).map(model).collect(), tools.collect()))
+}
+
+/// Who serves a model, where, and by which key.
+fn place(section: &ModelSection, environment: &Environment) -> String {
+    if section.provider == local::PROVIDER {
+        return "in the box, no key".to_owned();
+    }
+    let at = section.endpoint(environment).unwrap_or_else(|| "its own address".to_owned());
+    let key = match provider::key_variable(section) {
+        None => "no key".to_owned(),
+        Some(name) => {
+            let set = if environment.get(&name).is_some() { "set" } else { "not set" };
+            format!("key in {name} ({set})")
+        }
+    };
+    format!("{} at {at}, {key}", section.provider)
 }
 
 /// Ask tool servers for their tools, among which are to be those that the team names.
