@@ -115,7 +115,7 @@ pub struct Report {
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     /// Files.
-    #[error("{path}: {error}")]
+    #[error("{path}: it cannot be read or written: {error}; choose another --out")]
     File {
         /// Which.
         path: String,
@@ -123,10 +123,14 @@ pub enum TrainError {
         error: io::Error,
     },
     /// A checkpoint of something else.
-    #[error(
-        "{0}: the checkpoint is of another recipe or damaged; choose another --out, or leave out --resume"
-    )]
+    #[error("{0}: the checkpoint is of another recipe (--steps, --seed) or damaged; choose another --out")]
     Checkpoint(String),
+    /// A training that would be overwritten.
+    #[error("{0}: a training is there already: go on with it by --resume, or choose another --out")]
+    Occupied(String),
+    /// No training that could go on.
+    #[error("{0}: there is no training to go on with: leave out --resume, or choose another --out")]
+    Nothing(String),
     /// A recipe that makes nothing.
     #[error("{0}")]
     Recipe(String),
@@ -149,7 +153,7 @@ struct State {
     points: Vec<Point>,
 }
 
-/// Train a model; its weights and `report.json` are in the folder afterwards.
+/// Train a model; its weights and `report.json` are in the folder afterwards. Another training there is not overwritten.
 ///
 /// With `resume` it goes on where an interrupted training of the same recipe made its last checkpoint, and comes to
 /// the same weights, to the bit, as one that was not interrupted.
@@ -169,11 +173,21 @@ pub fn train(
     }
     let plan = recipe.shape.plan();
     let begun = Instant::now();
-    fs::create_dir_all(out).map_err(|error| TrainError::File { path: out.display().to_string(), error })?;
-    let checkpoint = out.join(CHECKPOINT_FILE);
-    let mut state = if resume { load(&checkpoint, recipe, &plan)? } else { State::new(recipe, &plan) };
+    let (folder, checkpoint) = (out.display().to_string(), out.join(CHECKPOINT_FILE));
+    let mut state = match (resume, checkpoint.exists()) {
+        (true, true) => load(&checkpoint, recipe, &plan)?,
+        (true, false) => return Err(TrainError::Nothing(folder)),
+        (false, true) => return Err(TrainError::Occupied(folder)),
+        (false, false) => {
+            fs::create_dir_all(out).map_err(|error| TrainError::File { path: folder, error })?;
+            State::new(recipe, &plan)
+        }
+    };
     let mut workers: Vec<Backprop> = (0..SHARDS).map(|_| Backprop::new(plan.clone())).collect();
     let mut network = Network::new(plan.clone(), std::mem::take(&mut state.numbers));
+    if state.step == 0 {
+        keep(&checkpoint, &save(&state, &network, recipe))?;
+    }
     let mut pool = vec![];
     let mut since = Score::default();
     while state.step < recipe.steps {
@@ -298,12 +312,8 @@ fn save(state: &State, network: &Network, recipe: &Recipe) -> Vec<u8> {
 
 fn load(path: &Path, recipe: &Recipe, plan: &Plan) -> Result<State, TrainError> {
     let other = || TrainError::Checkpoint(path.display().to_string());
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        // Nothing was kept yet: that is where it goes on.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::new(recipe, plan)),
-        Err(error) => return Err(TrainError::File { path: path.display().to_string(), error }),
-    };
+    let bytes =
+        fs::read(path).map_err(|error| TrainError::File { path: path.display().to_string(), error })?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|_| other())?;
     let note = metadata.metadata().as_ref().and_then(|m| m.get(NOTE)).ok_or_else(other)?;
     let Note { recipe: made_by, step, points } = serde_json::from_str(note).map_err(|_| other())?;

@@ -29,9 +29,9 @@ fn a_training_can_be_interrupted() {
     let model = Model::load(&through.join(WEIGHTS_FILE)).expect("weights");
     assert_eq!((model.hash(), model.shape()), (report.hash.as_str(), RECIPE.shape));
 
-    // The second time after no checkpoint was made since.
-    for stop in [25, 30] {
-        let stopped = train(&RECIPE, &halted, stop > 25, &mut |p| {
+    // Before the first checkpoint, after the third, and once more after no other was made.
+    for stop in [5, 25, 30] {
+        let stopped = train(&RECIPE, &halted, stop > 5, &mut |p| {
             if p.step < stop { Continue::Yes } else { Continue::No }
         });
         assert!(matches!(stopped, Err(TrainError::Stopped)));
@@ -39,6 +39,12 @@ fn a_training_can_be_interrupted() {
     let resumed = train(&RECIPE, &halted, true, &mut |_| Continue::Yes).expect("a model");
     assert_eq!((resumed.hash, &resumed.points), (report.hash, &report.points));
     assert_eq!(fs::read(halted.join(WEIGHTS_FILE)).unwrap(), fs::read(through.join(WEIGHTS_FILE)).unwrap());
+
+    // A training is not overwritten, nor taken up where there is none.
+    let again = train(&RECIPE, &halted, false, &mut |_| Continue::Yes);
+    assert!(matches!(again, Err(TrainError::Occupied(_))));
+    let nothing = train(&RECIPE, &folder.path().join("nothing"), true, &mut |_| Continue::Yes);
+    assert!(matches!(nothing, Err(TrainError::Nothing(_))));
 
     // Nothing goes on from a checkpoint of another recipe, or from half of one.
     let other = Recipe { seed: 8, ..RECIPE };

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum, builder::ArgPredicate};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo::report::table;
 use relevo_lab::{
@@ -19,7 +19,7 @@ use relevo_lab::{
     plot,
 };
 use relevo_lm::{
-    Continue, Level, Model, Problem, Request, Role, Split, bench,
+    Continue, Level, Model, Problem, Request, Role, Split, WeightsError, bench,
     measure::{Accuracies, PROMPTS, WORKFLOWS, measure},
     serve::{self, Serving, Settings},
     train::{Recipe, Report, TrainError, WEIGHTS_FILE, train},
@@ -42,18 +42,18 @@ pub(crate) enum LmCommand {
 
 /// Ask the model one question
 ///
-/// Without --options it makes some, of which one is right.
+/// Options that are not given are made, of which one is right.
 #[derive(Args)]
 pub(crate) struct AskArguments {
-    /// Such as "What is 12 + 34 - 5?"
+    /// Such as "What is 12 + 34 - 5?", or "12 + 34 - 5"
     question: String,
-    /// What may be answered, with commas between
+    /// What may be answered: two to five, with commas between
     #[arg(long, value_name = "A,B,..", value_delimiter = ',')]
     options: Vec<String>,
     /// What the model is asked for
-    #[arg(long, value_enum, default_value_t = AskedFor::Rationale)]
+    #[arg(long, value_enum, default_value_t = AskedFor::Rationale, default_value_if("check", ArgPredicate::IsPresent, "check"))]
     skill: AskedFor,
-    /// An answer to be checked [default: the model's own]
+    /// An answer for --skill check [default: the model's own]
     #[arg(long, value_name = "LETTER")]
     check: Option<char>,
     /// How random the answer is; 0 says the likeliest
@@ -169,7 +169,10 @@ struct WeightsArguments {
 impl WeightsArguments {
     fn load(&self) -> Result<&'static Model, Fault> {
         Ok(match &self.model {
-            Some(path) => serve::load(path)?,
+            Some(path) => serve::load(path).map_err(|e| match e {
+                WeightsError::Form(_) => format!("{}: {e}", path.display()),
+                WeightsError::Read { .. } => e.to_string(),
+            })?,
             None => Model::bundled(),
         })
     }
@@ -212,22 +215,46 @@ pub(crate) fn lm(command: &LmCommand) -> Result<ExitCode, Fault> {
     }
 }
 
-fn ask(arguments: &AskArguments) -> Result<ExitCode, Fault> {
-    let model = arguments.weights.load()?;
-    let mut text = match arguments.options.as_slice() {
-        [] => {
-            let asked = Problem::asked(&arguments.question, arguments.seed);
-            asked.ok_or("options can only be made for \"What is 12 + 34 - 5?\"; give them with --options 41,39,51,31")?.to_string()
-        }
-        options => {
-            let options =
-                options.iter().zip('A'..).map(|(option, letter)| format!("{letter}) {}", option.trim()));
-            format!("{}\n{}", arguments.question, options.collect::<Vec<_>>().join(" "))
-        }
+/// The problem of a question, with its options in the line after it.
+fn problem(arguments: &AskArguments) -> Result<String, Fault> {
+    let AskArguments { question, options, seed, .. } = arguments;
+    let bare = question.trim().trim_end_matches(['?', '=', ' ']);
+    let question = match question.contains(char::is_alphabetic) || bare.is_empty() {
+        true => question.trim().to_owned(),
+        false => format!("What is {bare}?"),
     };
-    let say = |who: &str, text: &str| -> Result<String, Fault> {
+    if question.lines().count() != 1 {
+        return Err("the question is one line; what may be answered comes with --options 41,39,51,31".into());
+    }
+    if options.is_empty() {
+        let made = Problem::asked(&question, *seed).ok_or_else(|| {
+            format!(
+                "{:?}: options are made only for whole numbers with + - * and brackets, such as \"What is 12 + 34 - 5?\", \
+                 where no step leaves 0 .. 9999; give them with --options 41,39,51,31",
+                plain(&question)
+            )
+        })?;
+        return Ok(made.to_string());
+    }
+    if !(2..=5).contains(&options.len()) || options.iter().any(|option| option.trim().is_empty()) {
+        return Err("--options: two to five are given, none of them empty, with commas between".into());
+    }
+    let options = options.iter().zip('A'..).map(|(option, letter)| format!("{letter}) {}", option.trim()));
+    Ok(format!("{question}\n{}", options.collect::<Vec<_>>().join(" ")))
+}
+
+fn ask(arguments: &AskArguments) -> Result<ExitCode, Fault> {
+    if arguments.check.is_some() && arguments.skill != AskedFor::Check {
+        return Err("--check goes with --skill check alone".into());
+    }
+    let model = arguments.weights.load()?;
+    let mut text = problem(arguments)?;
+    let mut head = format!("{}\n\n", plain_lines(&text));
+    let mut say = |who: &str, text: &str| -> Result<String, Fault> {
         let system = PROMPTS.iter().find(|(name, _)| *name == who).expect("one of the three").1;
         let prompt = model.prompt(&[(Role::System, system), (Role::User, text)])?;
+        // What cannot be read is refused before anything is shown.
+        print(&std::mem::take(&mut head))?;
         let request =
             Request { temperature: arguments.temperature, seed: arguments.seed, ..Request::new(prompt) };
         let mut completions = model.generate(&[request], &mut |_, piece| match print(piece) {
@@ -237,7 +264,6 @@ fn ask(arguments: &AskArguments) -> Result<ExitCode, Fault> {
         print("\n")?;
         Ok(completions.remove(0).text)
     };
-    print(&format!("{}\n\n", plain_lines(&text)))?;
     match arguments.skill {
         AskedFor::Answer => _ = say("editor", &text)?,
         AskedFor::Rationale => _ = say("thinker", &text)?,
@@ -263,12 +289,16 @@ fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
     let latency = Duration::from_millis(arguments.latency_ms);
     let settings = Settings { port: arguments.port, latency, ..Settings::default() };
     let serving = Serving::with(model, settings).map_err(|e| {
-        format!("port {}: it cannot be listened on: {e}; choose another with --port", arguments.port)
+        format!(
+            "port {}: it cannot be listened on: {e}; choose another with --port, or 0 for a free one",
+            arguments.port
+        )
     })?;
     print(&format!("export OPENAI_BASE_URL={}\n", serving.url()))?;
+    let name = model.name();
     super::say!(
-        "{} ({} parameters, blake3 {}); Ctrl-C ends",
-        model.name(),
+        "{name} ({} parameters, blake3 {}); Ctrl-C ends. Where that variable is set, it is asked by:\n  \
+         relevo learn examples/maths/team.toml --model openai::{name}",
         model.parameters(),
         &model.hash()[..12]
     );
@@ -342,7 +372,7 @@ fn learn(arguments: &TrainArguments) -> Result<ExitCode, Fault> {
     let bar = ProgressBar::with_draw_target(Some(recipe.steps), ProgressDrawTarget::stderr());
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} (left: {eta}) {msg}");
     bar.set_style(style.expect("a template without mistakes"));
-    let mut told = 0;
+    let (mut told, mut kept, mut done) = (0, 0, 0);
     let report = train(&recipe, &arguments.out, arguments.resume, &mut |progress| {
         let last = progress.points.last().map_or(String::new(), |point| {
             let shares = Level::ALL.iter().zip(point.accuracies);
@@ -357,6 +387,10 @@ fn learn(arguments: &TrainArguments) -> Result<ExitCode, Fault> {
                 super::say!("step {} loss {:.3}{last}", progress.step, progress.loss);
             }
         }
+        (done, kept) = (progress.step, progress.points.last().map_or(0, |point| point.step));
+        if done == recipe.steps {
+            bar.suspend(|| super::say!("measuring it on {} unseen problems of each level", recipe.measured));
+        }
         bar.set_position(progress.step);
         bar.set_message(format!("loss {:.3}{last}", progress.loss));
         if stop.load(Ordering::Relaxed) { Continue::No } else { Continue::Yes }
@@ -365,7 +399,8 @@ fn learn(arguments: &TrainArguments) -> Result<ExitCode, Fault> {
     let report = match report {
         Err(TrainError::Stopped) => {
             super::say!(
-                "stopped; go on with: relevo lm train --steps {} --seed {} --out {} --resume",
+                "stopped at step {done}, and kept as it was at step {kept}. Go on with:\n  \
+                 relevo lm train --steps {} --seed {} --out {} --resume",
                 recipe.steps,
                 recipe.seed,
                 arguments.out.display()
