@@ -294,15 +294,20 @@ fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
             arguments.port
         )
     })?;
-    print(&format!("export OPENAI_BASE_URL={}\n", serving.url()))?;
-    let name = model.name();
-    super::say!(
-        "{name} ({} parameters, blake3 {}); Ctrl-C ends. Where that variable is set, it is asked by:\n  \
-         relevo learn examples/maths/team.toml --model openai::{name}",
-        model.parameters(),
-        &model.hash()[..12]
-    );
-    world::runtime()?.block_on(tokio::signal::ctrl_c())?;
+    world::runtime()?.block_on(async {
+        // Whoever reads the address may end it at once: Ctrl-C is heeded before.
+        let ended = tokio::spawn(tokio::signal::ctrl_c());
+        tokio::task::yield_now().await;
+        print(&format!("export OPENAI_BASE_URL={}\n", serving.url()))?;
+        let name = model.name();
+        super::say!(
+            "{name} ({} parameters, blake3 {}); Ctrl-C ends. Where that variable is set, it is asked by:\n  \
+             relevo learn examples/maths/team.toml --model openai::{name}",
+            model.parameters(),
+            &model.hash()[..12]
+        );
+        Ok::<_, Fault>(ended.await??)
+    })?;
     super::say!("{} requests were answered", serving.answered());
     Ok(ExitCode::SUCCESS)
 }

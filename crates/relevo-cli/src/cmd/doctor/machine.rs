@@ -51,7 +51,6 @@ pub(super) fn look() -> Result<(Vec<Check>, String), Fault> {
     let asked = join3(ask(&in_box), at_url, served(&ollama, &environment, LIST_LIMIT));
     let (answers, at_url, at_ollama) = world::runtime()?.block_on(asked);
 
-    // A file .env counts for the team files beside it alone, and here there is none.
     let mut others = vec![];
     let mut checks: Vec<Check> =
         answers.into_iter().map(|answer| Check::new("model in the box", answer)).collect();
@@ -59,7 +58,7 @@ pub(super) fn look() -> Result<(Vec<Check>, String), Fault> {
     checks.push(match at_url {
         None => Check::absent(name, "not set; it names a server that speaks OpenAI's chat completions"),
         Some(Ok((url, names))) => {
-            if std::env::var_os(name).is_some() {
+            if in_process(name) {
                 others.push(("openai".to_owned(), names.first().cloned()));
             }
             Check::new(name, Ok::<_, Fault>(format!("{url} serves {}", listed(&names))))
@@ -74,22 +73,27 @@ pub(super) fn look() -> Result<(Vec<Check>, String), Fault> {
         Err(_) => Check::absent("ollama", "nobody answers at http://localhost:11434"),
     });
     let keys = keys(&environment)?;
-    checks.push(match keys.is_empty() {
-        true => Check::absent("keys", "none, neither in the environment nor in a file .env here"),
-        false => {
-            let told = keys.iter().map(|(name, providers)| {
-                let from = if std::env::var_os(name).is_some() { "" } else { ", from .env" };
-                format!("{name} ({}{from})", providers.join(", "))
-            });
-            Check::new("keys", Ok::<_, Fault>(told.collect::<Vec<_>>().join(", ")))
-        }
+    let told = keys.iter().map(|(name, providers)| {
+        let from = if in_process(name) { "" } else { ", from .env" };
+        format!("{name} ({}{from})", providers.join(", "))
     });
-    for (_, providers) in keys.iter().filter(|(name, _)| std::env::var_os(name).is_some()) {
+    checks.push(match told.collect::<Vec<_>>().join(", ") {
+        told if told.is_empty() => {
+            Check::absent("keys", "none, neither in the environment nor in a file .env here")
+        }
+        told => Check::new("keys", Ok::<_, Fault>(told)),
+    });
+    for (_, providers) in keys.iter().filter(|(name, _)| in_process(name)) {
         if others.iter().all(|(known, _)| *known != providers[0]) {
             others.push((providers[0].clone(), None));
         }
     }
     Ok((checks, next(&others)))
+}
+
+/// Whether a variable is one of this process: those of a file `.env` here are not there for teams in other folders.
+fn in_process(name: &str) -> bool {
+    std::env::var_os(name).is_some()
 }
 
 /// A model of this provider, with nothing else said of it.
