@@ -1,6 +1,7 @@
 //! `maths-lm`: the paper's mathematics team on real language models: whether it learns the best workflow of each dataset.
 //! The conversations are held once, all of them, through [`relevo::stage`]; [`tree`] says how.
 
+mod report;
 mod tree;
 
 use core::ops::Range;
@@ -24,14 +25,15 @@ use crate::{
     baselines::fixed::Fixed,
     drive::Crew,
     environment::{Environment, follow},
-    experiment::{Experiment, Figure, Findings, Plot, Series, Settings, Table, quantile},
+    experiment::{Experiment, Findings, Settings},
 };
+use report::Found;
 use tree::{Conversations, End, Kept, Tree, TreeError};
 
 /// The experiment.
 pub const EXPERIMENT: Experiment = Experiment {
     name: "maths-lm",
-    summary: "whether four real language models find the workflow that is best for each dataset",
+    summary: "whether a team of real language models finds the workflow that is best for each dataset",
     seeds,
     expected: include_str!("expected.json"),
     run,
@@ -115,7 +117,10 @@ fn run(settings: &Settings<'_>) -> Result<Findings, String> {
     });
     let checks: Vec<Check> = checks.into_iter().collect::<Result<Vec<_>, String>>()?.concat();
     let failed = learning.iter().chain(&measuring).map(|tree| tree.failed).sum();
-    Ok(findings(&stage, budgets, &scores, &checks, failed))
+    let declared: Vec<String> = stage.team().workflows.iter().map(|flow| flow.name.clone()).collect();
+    let named = stage.models().iter().map(|m| format!("{} ({})", m.section.model, m.section.provider));
+    let models = named.collect::<Vec<_>>().join(", ");
+    Ok(Found { declared: &declared, budgets, scores: &scores, checks: &checks, failed, models }.findings())
 }
 
 /// The team on its models: those of the box and its problems, or others.
@@ -302,145 +307,4 @@ fn learn(
         Check { kind: kind.clone(), seed, episodes, value, accuracy, workflow }
     };
     Ok(kinds.iter().map(one).collect())
-}
-
-/// Half of an interval of 95% for a share.
-fn half_width(share: f64, n: usize) -> f64 {
-    1.96 * (share * (1.0 - share) / n.max(1) as f64).sqrt()
-}
-
-fn findings(stage: &Stage, budgets: &[u64], scores: &[Score], checks: &[Check], failed: u32) -> Findings {
-    let mut kinds: Vec<&str> = scores.iter().map(|score| score.kind.as_str()).collect();
-    kinds.dedup();
-    let mut workflows: Vec<&str> = vec![];
-    for score in
-        scores.iter().filter(|score| !workflows.contains(&score.workflow.as_str())).collect::<Vec<_>>()
-    {
-        if !workflows.contains(&score.workflow.as_str()) {
-            workflows.push(&score.workflow);
-        }
-    }
-    let declared = |name: &&str| stage.team().workflows.iter().position(|known| known.name == *name);
-    workflows.sort_by_key(|name| declared(name).unwrap_or(usize::MAX));
-    let longest = *budgets.last().expect("there are budgets");
-    let mut figures = vec![];
-    let mut figure = |name: String, value: f64| figures.push(Figure { name, value });
-    let head = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-    let mut table_1 = vec![[&["dataset"], &workflows[..], &["learned", "learned workflow (seeds)"]].concat()];
-    let mut table_1: Vec<Vec<String>> = table_1.drain(..).map(|row| head(&row)).collect();
-    let mut regrets = vec![
-        ["dataset".to_owned(), "best fixed".to_owned(), "its return".to_owned()]
-            .into_iter()
-            .chain(budgets.iter().map(u64::to_string))
-            .collect::<Vec<_>>(),
-    ];
-    let (mut bars, mut curves) = (vec![], vec![]);
-    let mut worst: BTreeMap<u64, f64> = BTreeMap::new();
-    for kind in &kinds {
-        let dataset = kind.split_once('=').map_or(*kind, |(_, value)| value);
-        let of: Vec<&Score> = scores.iter().filter(|score| score.kind == *kind).collect();
-        let by_name = |name: &str| of.iter().find(|score| score.workflow == name);
-        let mut row = vec![dataset.to_owned()];
-        let mut points = vec![];
-        for (x, name) in workflows.iter().enumerate() {
-            let Some(score) = by_name(name) else { continue };
-            let half = half_width(score.accuracy, score.problems);
-            row.push(format!("{:.3} ± {half:.3}", score.accuracy));
-            points.push([x as f64 + 1.0, score.accuracy - half, score.accuracy, score.accuracy + half]);
-            figure(format!("accuracy: {name}, {dataset}"), score.accuracy);
-        }
-        let best = of.iter().max_by(|a, b| a.value.total_cmp(&b.value)).expect("there are workflows");
-        let mut regret_row = vec![dataset.to_owned(), best.workflow.clone(), format!("{:.4}", best.value)];
-        let mut curve = vec![];
-        for budget in budgets {
-            let of: Vec<&Check> =
-                checks.iter().filter(|c| c.kind == *kind && c.episodes == *budget).collect();
-            if of.is_empty() {
-                continue;
-            }
-            let regret: Vec<f64> = of.iter().map(|check| best.value - check.value).collect();
-            let at = |q: f64| quantile(regret.iter().copied(), q);
-            let near = regret.iter().filter(|regret| **regret <= NEAR).count();
-            regret_row.push(format!("{:.4}, {:.4} ({near} of {})", at(0.5), at(1.0), regret.len()));
-            curve.push([*budget as f64, at(0.25), at(0.5), at(0.75)]);
-            figure(format!("largest regret after {budget}: {dataset}"), at(1.0));
-            let worst = worst.entry(*budget).or_insert(f64::NEG_INFINITY);
-            *worst = worst.max(at(1.0));
-            if *budget == longest {
-                let accuracy = |q: f64| quantile(of.iter().map(|check| check.accuracy), q);
-                let (low, middle, high) = (accuracy(0.0), accuracy(0.5), accuracy(1.0));
-                row.push(format!("{middle:.3} ({low:.3} to {high:.3})"));
-                let mut names: BTreeMap<&str, usize> = BTreeMap::new();
-                of.iter().for_each(|check| *names.entry(&check.workflow).or_default() += 1);
-                let mut names: Vec<_> = names.into_iter().collect();
-                names.sort_by_key(|(_, count)| core::cmp::Reverse(*count));
-                let names = names.iter().map(|(name, count)| format!("{name} ({count})"));
-                row.push(names.collect::<Vec<_>>().join(", "));
-                points.push([workflows.len() as f64 + 1.0, low, middle, high]);
-            }
-        }
-        table_1.push(row);
-        regrets.push(regret_row);
-        bars.push(Series { name: dataset.to_owned(), points });
-        curves.push(Series { name: dataset.to_owned(), points: curve });
-    }
-    for (budget, worst) in worst {
-        figure(format!("largest regret after {budget}"), worst);
-    }
-    figure("failed calls".to_owned(), f64::from(failed));
-    let numbered = workflows.iter().chain([&"learned"]).enumerate();
-    let legend: Vec<String> = numbered.map(|(i, name)| format!("{} {name}", i + 1)).collect();
-    let problems = scores.iter().map(|score| score.problems).min().unwrap_or(0);
-    Findings {
-        claim: include_str!("README.md").to_owned(),
-        tables: vec![
-            Table {
-                caption: format!(
-                    "Accuracy on {problems} problems a dataset: Table 1 of the paper on these models. Fixed workflows with 95% \
-                     intervals; learned: median over seeds (smallest to largest) after {longest} episodes"
-                ),
-                rows: table_1,
-            },
-            Table {
-                caption: format!(
-                    "Regret against the best of all fixed workflows in return: median, largest (seeds within {NEAR}), by episodes"
-                ),
-                rows: regrets,
-            },
-        ],
-        plots: vec![
-            Plot {
-                name: "maths-lm-accuracy".to_owned(),
-                title: "Right answers of workflows and of the learned team".to_owned(),
-                x_label: legend.join(", "),
-                y_label: "share of right answers, 95%; learned: smallest to largest".to_owned(),
-                series: bars,
-                ..Plot::default()
-            },
-            Plot {
-                name: "maths-lm-regret".to_owned(),
-                title: "Regret of the learned team against the best fixed workflow".to_owned(),
-                x_label: "episodes, over all datasets".to_owned(),
-                y_label: "regret in return: median and quartiles".to_owned(),
-                x_log: true,
-                series: curves,
-                levels: vec![("within .005".to_owned(), NEAR)],
-                ..Plot::default()
-            },
-        ],
-        figures,
-        notes: format!(
-            "Real language models: {}. Every conversation that the team can have about a problem was held once by the agents of \
-             `examples/maths/team.toml`, through the same code as in `relevo learn`, and learners went through them in an order of their \
-             own; problems to measure on are not among those to learn on. The learner, its step sizes and its prices are those of \
-             the team file. {failed} calls failed.",
-            stage
-                .models()
-                .iter()
-                .map(|m| format!("{} ({})", m.section.model, m.section.provider))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
-        raw: serde_json::json!({ "scores": scores, "checks": checks }),
-    }
 }
