@@ -15,6 +15,7 @@ use futures_util::future::{join, join_all};
 use relevo::{
     agent::{Failure, process::ProcessAgent},
     model::{Models, NamedModel, environment::Environment, local, probe, provider},
+    problems::Problems,
     report::table,
     stage::Stage,
     tasks::FileTasks,
@@ -119,7 +120,7 @@ fn team(path: &Path, failed: bool) -> Result<(Vec<Check>, String), Fault> {
     let next = match (others_failed, models_failed) {
         (false, false) => format!("all is there; go on with: {learn}\n"),
         // Its tasks are such as the model in the box can read.
-        (false, true) if team.problems.is_some() => {
+        (false, true) if team.problems.as_ref().is_some_and(|section| section.files.is_empty()) => {
             let (provider, name) = (local::PROVIDER, Model::bundled().name());
             format!("without other models, by the one in the box: {learn} --model {provider}::{name}\n")
         }
@@ -144,8 +145,10 @@ fn tasks(team: &TeamSpec, directory: &Path) -> Option<Check> {
         let found = FileTasks::load(spec, directory);
         return Some(Check::new("tasks", found.map(|_| "readable".to_owned())));
     }
-    if team.problems.is_some() {
-        return Some(Check::new("problems", Ok::<_, Fault>("they are generated".to_owned())));
+    if let Some(section) = &team.problems {
+        let found = Problems::new(section, directory);
+        let told = if section.files.is_empty() { "they are generated" } else { "readable" };
+        return Some(Check::new("problems", found.map(|_| told.to_owned())));
     }
     let world = relevo_lab::simulator(team.simulate.as_ref()?);
     Some(Check::new("simulated world", world.map(|_| "there".to_owned())))
