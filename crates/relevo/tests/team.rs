@@ -125,6 +125,9 @@ fn the_good_file_and_the_examples_load() {
         let path = format!("{}/../../examples/{example}/team.toml", env!("CARGO_MANIFEST_DIR"));
         assert_eq!(TeamSpec::load(path.as_ref()).unwrap().name, example);
     }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/maths/adaptable.toml");
+    let team = TeamSpec::load(path.as_ref()).unwrap();
+    assert_eq!(team.agents.iter().map(|agent| agent.operations.len()).collect::<Vec<_>>(), [0, 2, 3, 0]);
 }
 
 #[test]
