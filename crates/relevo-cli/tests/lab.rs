@@ -116,6 +116,8 @@ fn the_mathematics_team_goes_on_other_models_and_public_files() {
         &place.read("runs/lab/maths-lm/report.md"),
         &["--dataset mine", "relevo-lm-1 (openai)", "0 calls failed"],
     );
+    // Nothing is asked twice: eleven questions a problem, and whether the model is there.
+    assert!(server.answered() <= 1 + 11 * 24, "{}", server.answered());
     // Conversations are kept, and not held again, nor is one that was being written when the process was killed.
     let kept = place.read("runs/lab/maths-lm/conversations.jsonl");
     assert_eq!(kept.lines().count(), 1 + 24);

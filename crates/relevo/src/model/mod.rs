@@ -12,6 +12,7 @@ pub mod environment;
 pub mod local;
 pub mod patience;
 pub mod provider;
+mod remembered;
 mod wire;
 
 use std::{
@@ -25,7 +26,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::{sync::Semaphore, time::timeout};
 
-use self::{environment::Environment, local::Local, provider::Provider};
+use self::{environment::Environment, local::Local, provider::Provider, remembered::Remembered};
 use crate::{
     agent::Failure,
     judge::relative::{Answer, Ask, Question},
@@ -293,6 +294,7 @@ impl Models {
                 Some(client) => Arc::new(Provider::new(client, name, section, environment, gate, seed)),
                 None => Arc::new(Local),
             };
+            let model = if section.remember { Arc::new(Remembered::new(model)) } else { model };
             (name.clone(), NamedModel { name: name.clone(), section: section.clone(), model })
         };
         Ok(Models { by_name: sections.iter().map(named).collect() })

@@ -41,6 +41,9 @@ pub struct ModelSection {
     /// The most tokens of an answer; the provider's default if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// Whether a request that was answered before has the same answer again, without being made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub remember: bool,
 }
 
 fn default_provider() -> String {

@@ -135,6 +135,8 @@ fn stage(settings: &Settings<'_>) -> Result<Stage, String> {
     let mut team = TeamSpec::load(&folder.path().join(FILES[0].0)).map_err(|e| e.to_string())?;
     if let Some(model) = &settings.instead.model {
         team.act_by(model)?;
+        // Conversations that begin alike are to go on from the same words, and to be paid for once.
+        team.models.values_mut().for_each(|section| section.remember = true);
     }
     if let Some((dataset, file)) = &settings.instead.dataset {
         let files = BTreeMap::from([(dataset.clone(), file.clone())]);

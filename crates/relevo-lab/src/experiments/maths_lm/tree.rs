@@ -139,6 +139,11 @@ impl Tree {
             tree.add(&way, &explorer.made).map_err(TreeError::Task)?;
             told = explorer.next();
         }
+        // What could be chosen in one conversation alone, as a call failed in the others, is no choice here.
+        for decision in &mut tree.decisions {
+            let Decision { legal, branches, .. } = decision;
+            legal.retain(|column| branches.iter().any(|(known, _)| known == column));
+        }
         Ok((tree, spent))
     }
 
@@ -174,6 +179,10 @@ impl Tree {
                 let signature = seen.signature.0;
                 self.decisions.push(Decision { agent: agent.0, signature, legal, branches: vec![] });
             }
+            if self.decisions[at].agent != agent.0 {
+                // A call that failed here had come back in an earlier conversation: what follows is another task.
+                return Ok(());
+            }
             let behind = self.decisions.len();
             let branches = &mut self.decisions[at].branches;
             let known = branches.iter().find(|(known, _)| *known == action.0).map(|(_, branch)| branch.leads);
@@ -184,8 +193,9 @@ impl Tree {
             if known.is_none() {
                 branches.push((action.0, Branch { reward: earned[i + 1] - earned[i], leads }));
             }
-            if let Leads::To(next) = leads {
-                at = next;
+            match leads {
+                Leads::To(next) => at = next,
+                Leads::Over(_) => break,
             }
         }
         Ok(())
