@@ -82,6 +82,8 @@ fn an_answer_has_a_limit_and_can_be_cancelled() {
 fn the_weights_in_the_box_are_as_good_as_they_are_said_to_be() {
     let model = Model::bundled();
     assert_eq!(model.name(), "relevo-lm-1");
+    let said = include_str!("../weights/README.md");
+    assert!(said.contains(model.hash()), "{}", model.hash());
     for (level, at_once, in_steps, called_right) in [
         (Level::Elementary, 0.56, 0.88, 0.88),
         (Level::HighSchool, 0.44, 0.88, 0.78),
