@@ -41,8 +41,8 @@ impl Found<'_> {
             notes: format!(
                 "Real language models: {}. Every conversation that the team can have about a problem was held once by the agents \
                  of `examples/maths/team.toml`, through the same code as in `relevo learn`, and learners went through them in an \
-                 order of their own; problems to measure on are not among those to learn on. The learner, its step sizes and its \
-                 prices are those of the team file. {} calls failed.",
+                 order of their own; problems to measure on are not among those to learn on, and the same for all seeds. The \
+                 learner, its step sizes and its prices are those of the team file. {} calls failed.",
                 self.models, self.failed
             ),
             raw: serde_json::json!({ "scores": self.scores, "checks": self.checks }),
