@@ -1,10 +1,9 @@
 //! The language model in the box, in this process: no service, no key, no network.
 //!
-//! Requests that come at the same time are answered together, by as many threads as there are processors. What it answers is a function of the
-//! request, so an answer that is known is not made again.
+//! Requests that come at the same time are answered together, by as many threads as there are processors. What it answers
+//! is a function of the request.
 
 use std::{
-    collections::HashMap,
     num::NonZeroUsize,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
@@ -27,47 +26,35 @@ pub const PROVIDER: &str = "relevo-lm";
 /// The most requests that one thread answers together.
 const BATCH_MAX: usize = 64;
 
-/// The most answers that are kept.
-const KNOWN_MAX: usize = 1 << 16;
-
 /// The model in the box.
 #[derive(Debug)]
 pub(super) struct Local;
 
-/// What an answer depends on, its temperature in bits.
-type Question = (relevo_lm::Prompt, u64, u64, usize);
-
 /// A request with the place where its answer is awaited.
 struct Asked {
-    question: Question,
+    request: Request,
     tell: oneshot::Sender<Completion>,
 }
 
-/// The threads that run the model, and what they have said.
+/// The threads that run the model.
 struct Threads {
     ask: Mutex<Sender<Asked>>,
     waiting: Arc<AtomicUsize>,
-    known: Arc<Mutex<HashMap<Question, Completion>>>,
 }
 
 static THREADS: LazyLock<Threads> = LazyLock::new(|| {
     let (ask, asked) = channel();
-    let (asked, waiting, known) = (Arc::new(Mutex::new(asked)), Arc::default(), Arc::default());
+    let (asked, waiting) = (Arc::new(Mutex::new(asked)), Arc::default());
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get);
     for _ in 0..threads {
-        let (asked, waiting, known) = (Arc::clone(&asked), Arc::clone(&waiting), Arc::clone(&known));
-        thread::spawn(move || while answer(&asked, &waiting, &known, threads).is_some() {});
+        let (asked, waiting) = (Arc::clone(&asked), Arc::clone(&waiting));
+        thread::spawn(move || while answer(&asked, &waiting, threads).is_some() {});
     }
-    Threads { ask: Mutex::new(ask), waiting, known }
+    Threads { ask: Mutex::new(ask), waiting }
 });
 
 /// Answer what is asked now, or this thread's part of it; `None` once nobody can ask any more.
-fn answer(
-    asked: &Mutex<Receiver<Asked>>,
-    waiting: &AtomicUsize,
-    known: &Mutex<HashMap<Question, Completion>>,
-    threads: usize,
-) -> Option<()> {
+fn answer(asked: &Mutex<Receiver<Asked>>, waiting: &AtomicUsize, threads: usize) -> Option<()> {
     let batch: Vec<Asked> = {
         let asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
         let first = asked.recv().ok()?;
@@ -75,28 +62,13 @@ fn answer(
         [first].into_iter().chain(asked.try_iter().take(part - 1)).collect()
     };
     waiting.fetch_sub(batch.len(), Ordering::Relaxed);
-    let request = |Asked { question: (prompt, temperature, seed, max_tokens), .. }: &Asked| Request {
-        prompt: prompt.clone(),
-        temperature: f64::from_bits(*temperature),
-        seed: *seed,
-        max_tokens: *max_tokens,
-    };
-    let requests: Vec<Request> = batch.iter().map(request).collect();
-    let completions = relevo_lm::Model::bundled().generate(&requests, &mut |index, _| match batch[index]
-        .tell
-        .is_closed()
-    {
+    let requests: Vec<Request> = batch.iter().map(|asked| asked.request.clone()).collect();
+    let go_on = &mut |index: usize, _: &str| match batch[index].tell.is_closed() {
         true => Continue::No,
         false => Continue::Yes,
-    });
-    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-    for (Asked { question, tell }, completion) in batch.into_iter().zip(completions) {
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        if completion.finish != Ended::Cancelled {
-            known.insert(question, completion.clone());
-        }
+    };
+    let completions = relevo_lm::Model::bundled().generate(&requests, go_on);
+    for (Asked { tell, .. }, completion) in batch.into_iter().zip(completions) {
         // Who has gone away hears nothing.
         let _ = tell.send(completion);
     }
@@ -121,22 +93,19 @@ impl Model for Local {
         });
         let prompt = relevo_lm::Model::bundled().prompt(&messages.collect::<Vec<_>>());
         let prompt = prompt.map_err(|e| Failure::InvalidRequest(e.to_string()))?;
-        let temperature = request.temperature.unwrap_or(0.0).to_bits();
-        let max_tokens = request.max_tokens.map_or(usize::MAX, |most| most as usize);
-        let question = (prompt, temperature, request.seed.unwrap_or(0), max_tokens);
-        let known = THREADS.known.lock().unwrap_or_else(PoisonError::into_inner).get(&question).cloned();
-        let completion = match known {
-            Some(completion) => completion,
-            None => {
-                let (tell, told) = oneshot::channel();
-                THREADS.waiting.fetch_add(1, Ordering::Relaxed);
-                let ask = THREADS.ask.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let gone = |_| Failure::Unavailable("the model in the box has ended".to_owned());
-                ask.send(Asked { question, tell }).map_err(|_| gone(()))?;
-                let late = |_| Failure::Timeout { ms: request.timeout.as_millis() as u64 };
-                timeout(request.timeout, told).await.map_err(late)?.map_err(|_| gone(()))?
-            }
+        let asked = Request {
+            prompt,
+            temperature: request.temperature.unwrap_or(0.0),
+            seed: request.seed.unwrap_or(0),
+            max_tokens: request.max_tokens.map_or(usize::MAX, |most| most as usize),
         };
+        let (tell, told) = oneshot::channel();
+        THREADS.waiting.fetch_add(1, Ordering::Relaxed);
+        let ask = THREADS.ask.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let gone = |_| Failure::Unavailable("the model in the box has ended".to_owned());
+        ask.send(Asked { request: asked, tell }).map_err(|_| gone(()))?;
+        let late = |_| Failure::Timeout { ms: request.timeout.as_millis() as u64 };
+        let completion = timeout(request.timeout, told).await.map_err(late)?.map_err(|_| gone(()))?;
         if let Some(hear) = hear {
             hear(&completion.text);
         }

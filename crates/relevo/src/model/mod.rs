@@ -290,11 +290,16 @@ impl Models {
         let gates: BTreeMap<String, Arc<Semaphore>> = limits.into_iter().map(gate).collect();
         let named = |(name, section): (&String, &ModelSection)| {
             let gate = gates[&place(section)].clone();
-            let model: Arc<dyn Model> = match client.clone().filter(|_| is_served(&section)) {
-                Some(client) => Arc::new(Provider::new(client, name, section, environment, gate, seed)),
-                None => Arc::new(Local),
-            };
-            let model = if section.remember { Arc::new(Remembered::new(model)) } else { model };
+            let (model, remember): (Arc<dyn Model>, bool) =
+                match client.clone().filter(|_| is_served(&section)) {
+                    Some(client) => {
+                        let provider = Provider::new(client, name, section, environment, gate, seed);
+                        (Arc::new(provider), section.remember)
+                    }
+                    // What it answers is a function of the request: to know it is faster.
+                    None => (Arc::new(Local), true),
+                };
+            let model = if remember { Arc::new(Remembered::new(model)) } else { model };
             (name.clone(), NamedModel { name: name.clone(), section: section.clone(), model })
         };
         Ok(Models { by_name: sections.iter().map(named).collect() })

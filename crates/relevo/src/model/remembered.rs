@@ -1,5 +1,5 @@
 //! A model whose answers are remembered: the same request has the same answer as before, and is not made again by this
-//! process. For models whose answers are to be a function of what they are told, such as in an exhaustive comparison.
+//! process. For models whose answers are a function of what they are told, or are to be taken as one.
 
 use std::{
     collections::HashMap,
