@@ -239,7 +239,8 @@ fn killed_at_any_moment_nobody_is_paid_twice() {
         finished(&place, JOBS);
         assert_eq!((recorded(&place), closed(&place)), (600, 600));
         let made = lines(&place.path("payer.log")).len();
-        assert!(kills == 30 && (600..=600 + JOBS * kills).contains(&made), "{made} made, {kills} kills");
+        // A fast machine is done before the thirtieth.
+        assert!(kills >= 10 && (600..=600 + JOBS * kills).contains(&made), "{made} made, {kills} kills");
     }
 }
 
