@@ -1,5 +1,5 @@
 //! `maths-lm`: the paper's mathematics team on real language models: whether it learns the best workflow of each dataset.
-//! The conversations are held once, all of them, through [`relevo::stage`]; [`tree`] says how.
+//! The conversations are held once, all of them, through [`relevo::stage`]; `tree` says how.
 
 mod report;
 mod tree;
