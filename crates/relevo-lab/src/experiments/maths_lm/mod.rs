@@ -18,6 +18,7 @@ use relevo::{
 use relevo_core::{
     ids::AgentId,
     learner::{DecisionPoint, LearnerSpec, Regime},
+    policy_file::hex,
 };
 use serde::Serialize;
 
@@ -178,8 +179,7 @@ async fn hold(
     settings: &Settings<'_>,
 ) -> Result<Option<(Vec<Tree>, Vec<Tree>)>, String> {
     let path = settings.instead.keep.as_deref();
-    let digest = stage.team().config_digest(&stage.tasks().identity());
-    let team: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let team = hex(&stage.team().config_digest(&stage.tasks().identity()));
     let mut kept = path.map(|path| Kept::open(path, &team)).transpose()?.flatten();
     let usual = match &kept {
         Some(kept) => kept.usual,
