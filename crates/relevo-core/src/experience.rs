@@ -1,8 +1,15 @@
 //! Experience replay (Lin 1992): an adaptable agent learns again from its own most recent operations.
 
 use alloc::vec::Vec;
+use minicbor::{Decode, Encode};
 
-use crate::{learner::Step, observation::Observation, record::Table, rng::Rng};
+use crate::{
+    learner::Step,
+    observation::Observation,
+    record::Table,
+    rng::Rng,
+    snapshot::{Loaded, Reader, Saved, Writer, require},
+};
 
 /// How much an agent remembers of its operations, and how often it goes back to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +26,12 @@ impl ExperienceReplay {
 }
 
 /// One operation, and where it led: the table asked next and what the agent then saw. `None` where the task ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
 pub(crate) struct Experience {
+    #[n(0)]
     pub(crate) step: Step,
+    #[n(1)]
     pub(crate) next: Option<(Table, Observation)>,
 }
 
@@ -50,6 +60,23 @@ impl Memory {
     /// One of them at random; something has been kept.
     pub(crate) fn draw(&self, rng: &mut Rng) -> &Experience {
         &self.kept[rng.below(self.kept.len() as u32) as usize]
+    }
+
+    pub(crate) fn kept(&self) -> &[Experience] {
+        &self.kept
+    }
+
+    pub(crate) fn save(&self, e: &mut Writer) -> Saved {
+        e.encode((&self.kept, self.oldest as u64))?;
+        Ok(())
+    }
+
+    pub(crate) fn load(&mut self, d: &mut Reader<'_>) -> Loaded {
+        let (kept, oldest): (_, u64) = d.decode()?;
+        (self.kept, self.oldest) = (kept, usize::try_from(oldest).unwrap_or(usize::MAX));
+        let (capacity, len) = (self.spec.capacity, self.kept.len());
+        let sound = if len < capacity { self.oldest == 0 } else { len == capacity && self.oldest < capacity };
+        require(sound, "more operations are remembered than there is room for")
     }
 }
 

@@ -8,6 +8,7 @@ use alloc::{boxed::Box, vec, vec::Vec};
 use core::ops::Range;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
+use minicbor::{Decode, Encode};
 
 use crate::{
     ids::ActionId,
@@ -20,35 +21,47 @@ use crate::{
 };
 
 /// What a decision reads of an edge: 16 bytes, so that a node of 16 choices spans four cache lines.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Encode, Decode)]
+#[cbor(array)]
 pub struct Edge {
     /// Q(o, a): the current estimate, in the team's unit of reward.
+    #[n(0)]
     pub value: f64,
     /// Settlements so far.
+    #[n(1)]
     pub visits: u32,
     /// Failed attempts so far.
+    #[n(2)]
     pub failures: u32,
 }
 
 /// What a report reads of an edge: sums over its settlements.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
+#[cbor(array)]
 pub struct Sums {
     /// Sum of the targets y.
+    #[n(0)]
     pub targets: f64,
     /// Sum of squared deviations of the targets from their mean.
+    #[n(1)]
     pub targets_m2: f64,
     /// Sum of the tokens used.
+    #[n(2)]
     pub tokens: f64,
     /// Sum of squared deviations of the tokens from their mean.
+    #[n(3)]
     pub tokens_m2: f64,
 }
 
 /// What was taken over from an earlier policy: where a value starts, and how many visits that counts as.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Encode, Decode)]
+#[cbor(array)]
 pub struct Prior {
     /// The value.
+    #[n(0)]
     pub value: f64,
     /// The visits; 0 where there is no prior.
+    #[n(1)]
     pub weight: u32,
 }
 
@@ -495,5 +508,6 @@ impl QFunction for PolicyGraph {
     }
 }
 
+mod saved;
 #[cfg(test)]
 mod tests;

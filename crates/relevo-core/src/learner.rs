@@ -1,11 +1,14 @@
 //! The learner of one agent: appraises a situation for the predecessor, decides, and settles (paper, Algorithm 1).
 //! Driven by [`crate::protocol::Participant`]; it knows nothing of handoffs, ids or messages.
 
+mod saved;
+
 use alloc::{
     borrow::Cow,
     collections::{BTreeMap, btree_map::Entry},
     vec::Vec,
 };
+use minicbor::{Decode, Encode};
 
 pub use crate::experience::ExperienceReplay;
 use crate::{
@@ -338,17 +341,23 @@ impl LocalSpec {
 }
 
 /// What a choice led to, ready to be learned from.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(array)]
 pub struct Step {
     /// Where the choice was made.
+    #[n(0)]
     pub observation: Observation,
     /// The choice.
+    #[n(1)]
     pub action: ActionId,
     /// R, accrued after the choice.
+    #[n(2)]
     pub reward: Return,
     /// How long the option took.
+    #[n(3)]
     pub tau: Tau,
     /// What it used up.
+    #[n(4)]
     pub usage: Usage,
 }
 

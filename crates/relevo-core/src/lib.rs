@@ -6,7 +6,7 @@
 //! In reading order: [`ids`] and [`units`] say who and how much; an [`observation`] is what one agent sees; [`q`],
 //! [`graph`] and [`pools`] hold what it knows; a [`policy`] turns that into a choice with probabilities; the [`learner`] moves the estimates
 //! by [`step`] sizes; the [`protocol`] ties one agent's handoffs together; [`record`]s remember, [`replay`] repeats,
-//! [`policy_file`] hands on, [`warm`] takes over; [`rng`] is the only source of chance, [`contract`] what every part can be tested by.
+//! [`policy_file`] hands on, [`warm`] takes over, a [`snapshot`] goes on where it was; [`rng`] is the only source of chance, [`contract`] what every part can be tested by.
 //!
 //! # One handoff
 //!
@@ -84,6 +84,7 @@ pub mod q;
 pub mod record;
 pub mod replay;
 pub mod rng;
+pub mod snapshot;
 pub mod step;
 pub mod units;
 pub mod warm;

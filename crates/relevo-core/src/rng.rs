@@ -3,6 +3,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng};
 
+use crate::snapshot::{Reader, Saved, Writer};
+
 /// A stream of random numbers: ChaCha8, keyed by BLAKE3 of a seed and a name.
 ///
 /// A new consumer takes a new name and therefore never shifts the numbers of an old one. The methods below are
@@ -48,6 +50,18 @@ impl Rng {
     /// Go to where `position` words have been drawn.
     pub fn seek(&mut self, position: u64) {
         self.0.set_word_pos(u128::from(position));
+    }
+
+    pub(crate) fn save(&self, e: &mut Writer) -> Saved {
+        e.bytes(&self.0.get_seed())?.u64(self.position())?;
+        Ok(())
+    }
+
+    pub(crate) fn load(d: &mut Reader<'_>) -> Result<Self, minicbor::decode::Error> {
+        let key: [u8; 32] = *d.decode::<minicbor::bytes::ByteArray<32>>()?;
+        let mut rng = Rng(ChaCha8Rng::from_seed(key));
+        rng.seek(d.u64()?);
+        Ok(rng)
     }
 
     /// 64 random bits.

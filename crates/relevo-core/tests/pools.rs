@@ -136,7 +136,7 @@ fn pools_are_a_fold_of_the_records_and_survive_a_policy_file() {
     ];
     for (regime, (step, credit)) in REGIMES.into_iter().flat_map(|r| ways.map(|way| (r, way))) {
         let mut team = Team::ring(regime, |spec| pooled(spec, step, credit), 9);
-        team.world.coarser = true;
+        team.world.features = two_coarser;
         team.run(0..30);
         for member in &team.members {
             let spec = member.participant.spec().clone();
@@ -153,7 +153,7 @@ fn pools_are_a_fold_of_the_records_and_survive_a_policy_file() {
             assert!(policy.tables.iter().all(|table| !table.pools.is_empty()));
             policy.restore(&mut restored).unwrap();
             assert_eq!(AgentPolicy::of("a", vec![], vec![], &restored), policy);
-            let mut world = World { signatures: 6, coarser: true, ..World::new(3) };
+            let mut world = World { signatures: 6, features: two_coarser, ..World::new(3) };
             let mut streams = [Rng::stream(4, "policy"), Rng::stream(4, "policy")];
             for episode in 0..50 {
                 for table in tables_of(regime) {

@@ -12,6 +12,7 @@ use core::{
 };
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use minicbor::{Decode, Encode};
 
 use super::{ValueMessage, slab::Slot};
 use crate::{
@@ -19,18 +20,25 @@ use crate::{
     units::Value,
 };
 
-#[derive(Clone, Debug)]
-enum Received {
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(flat)]
+pub(super) enum Received {
+    #[n(0)]
     No,
+    #[n(1)]
     Unanswered,
-    Answered(Answer),
+    #[n(2)]
+    Answered(#[n(0)] Answer),
 }
 
 /// A [`ValueMessage`] sent for the first time, without the handoff that it answers.
-#[derive(Clone, Debug)]
-struct Answer {
+#[derive(Clone, Debug, PartialEq, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct Answer {
+    #[n(0)]
     value: Value,
     /// Apart, as it is rare: see [`Met`].
+    #[n(1)]
     extensions: Option<Box<(Option<Value>, Option<Handle>)>>,
 }
 
@@ -38,7 +46,7 @@ struct Answer {
 #[derive(Clone, Debug)]
 pub(super) struct Met {
     pub(super) handoff: HandoffId,
-    received: Received,
+    pub(super) received: Received,
     /// Where the participant keeps it while it works on it.
     pub(super) active: Option<Slot>,
     /// Where the participant keeps it while it waits for its value.
@@ -161,6 +169,30 @@ impl Known {
         {
             self.forget(oldest);
         }
+    }
+
+    /// All handoffs that are known, in ascending order; and those that ended, oldest first, by their number in that order.
+    pub(super) fn in_order(&self) -> (Vec<Place>, Vec<u32>) {
+        let mut places: Vec<Place> = self.index.iter().copied().collect();
+        places.sort_unstable_by_key(|place| self[*place].handoff);
+        let mut numbers = vec![0; self.met.len()];
+        places.iter().zip(0..).for_each(|(place, number)| numbers[place.0 as usize] = number);
+        let ended = self.ended.iter().map(|place| numbers[place.0 as usize]).collect();
+        (places, ended)
+    }
+
+    /// Put back which have ended, oldest first, by the order in which all were put back. False if one is not known, or
+    /// if one would never be forgotten.
+    pub(super) fn load_ended(&mut self, numbers: &[u32]) -> bool {
+        for number in numbers {
+            let Some(met) = self.met.get_mut(*number as usize) else { return false };
+            met.queued += 1;
+            self.ended.push_back(Place(*number));
+        }
+        self.iter().all(|met| {
+            let in_flight = met.active.is_some() || met.pending.is_some();
+            in_flight || met.queued > 0 || met.received == Received::Unanswered
+        })
     }
 
     fn forget(&mut self, place: Place) {

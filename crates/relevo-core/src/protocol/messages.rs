@@ -328,22 +328,31 @@ pub enum ProtocolError {
 }
 
 /// What was dropped or refused; shown to operators.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Counters {
     /// Handoffs received.
+    #[n(0)]
     pub received: u64,
     /// Steps learned from.
+    #[n(1)]
     pub settled: u64,
     /// Handoffs received twice or more.
+    #[n(2)]
     pub duplicate_handoffs: u64,
     /// Values for a handoff that was already settled or had expired.
+    #[n(3)]
     pub late_values: u64,
     /// Values for a handoff this participant never made, or has forgotten.
+    #[n(4)]
     pub unknown_values: u64,
     /// Values outside of the declared bounds, clamped.
+    #[n(5)]
     pub clamped_values: u64,
     /// Handoffs given up without learning from them.
+    #[n(6)]
     pub expired: u64,
     /// Events refused with a [`ProtocolError`].
+    #[n(7)]
     pub refused: u64,
 }

@@ -11,6 +11,7 @@
 mod extensions;
 mod known;
 mod messages;
+mod saved;
 mod slab;
 
 pub use messages::{
@@ -20,6 +21,7 @@ pub use messages::{
 
 use alloc::{collections::VecDeque, vec::Vec};
 use foldhash::fast::FixedState;
+use minicbor::{Decode, Encode};
 
 use crate::{
     graph::Prior,
@@ -44,50 +46,72 @@ struct Operation {
 }
 
 /// A local operation of an adaptable agent, on its way to be settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
 struct LocalStep {
+    #[n(0)]
     step: Step,
+    #[n(1)]
     greedy: bool,
+    #[n(2)]
     outcome: Outcome,
 }
 
 /// Whether an operation left anything to learn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
 enum Outcome {
+    #[n(0)]
     Learned,
+    #[n(1)]
     Failed,
 }
 
 /// A choice, taken and not yet settled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Encode, Decode)]
+#[cbor(array)]
 struct Chosen {
+    #[n(0)]
     action: ActionId,
+    #[n(1)]
     greedy: bool,
 }
 
 /// A handoff being worked on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
 struct Activation {
+    #[n(0)]
     clock: u64,
     /// What it is at: the observation of the running operation.
+    #[n(1)]
     observation: Observation,
     /// Decided before: the choice of a successor already taken; adaptable: the operation being performed.
+    #[n(2)]
     chosen: Option<Chosen>,
     /// Adaptable under relay: operations performed, to be settled in reverse.
+    #[n(3)]
     trail: Vec<LocalStep>,
 }
 
 /// A handoff made, waiting for its value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
 struct Pending {
     /// The handoff that activated the agent: whom relay and trajectory credit answer.
+    #[n(0)]
     incoming: HandoffId,
+    #[n(1)]
     step: Step,
+    #[n(2)]
     greedy: bool,
     /// Decided after: reward and discount of the agent's own operation before the choice.
+    #[n(3)]
     prefix: (f64, f64),
+    #[n(4)]
     trail: Vec<LocalStep>,
     /// Its place in [`Participant::made`].
+    #[n(5)]
     made: u64,
 }
 
@@ -839,7 +863,8 @@ impl Participant {
             self.record(effects, || Record::Expired { handoff });
             self.remember(place);
         }
-        self.give_up(pending.as_ref(), active.as_ref());
+        // Its choices will not be settled.
+        self.each_choice(pending.as_ref(), active.as_ref(), Learner::close);
         // Under relay and trajectory credit nobody will answer the predecessor any more.
         if let Some(Pending { incoming, .. }) = pending
             && let Some(place) = self.known.place(incoming)
@@ -849,19 +874,24 @@ impl Participant {
         }
     }
 
-    /// The choices of a handoff that will not be settled.
-    fn give_up(&mut self, pending: Option<&Pending>, active: Option<&Activation>) {
+    /// Open or close the choices of a handoff that are not settled.
+    fn each_choice(
+        &mut self,
+        pending: Option<&Pending>,
+        active: Option<&Activation>,
+        note: fn(&mut Learner, Table, Signature, ActionId),
+    ) {
         if let Some(Pending { step, .. }) = pending {
-            self.learner.close(Table::Successors, step.observation.signature, step.action);
+            note(&mut self.learner, Table::Successors, step.observation.signature, step.action);
         }
         if let (Some(table), Some(Activation { observation, chosen: Some(chosen), .. })) =
             (self.table_at_activation(), active)
         {
-            self.learner.close(table, observation.signature, chosen.action);
+            note(&mut self.learner, table, observation.signature, chosen.action);
         }
         let trails = [pending.map(|p| &p.trail), active.map(|a| &a.trail)];
         for LocalStep { step, .. } in trails.into_iter().flatten().flatten() {
-            self.learner.close(Table::Operations, step.observation.signature, step.action);
+            note(&mut self.learner, Table::Operations, step.observation.signature, step.action);
         }
     }
 

@@ -10,6 +10,7 @@ use super::{FeatureError, QFunction, ShapeError};
 use crate::{
     ids::ActionId,
     observation::{Features, Observation},
+    snapshot::{Loaded, Reader, Saved, Writer},
     units::UnitError,
 };
 
@@ -148,6 +149,16 @@ impl Linear {
         check_parameters(self.weights.len(), weights.iter().copied())?;
         self.weights.copy_from_slice(weights);
         Ok(())
+    }
+
+    pub(crate) fn save(&self, e: &mut Writer) -> Saved {
+        e.encode(&self.weights)?;
+        Ok(())
+    }
+
+    pub(crate) fn load(&mut self, d: &mut Reader<'_>) -> Loaded {
+        let weights: Vec<f64> = d.decode()?;
+        self.set_parameters(&weights).map_err(minicbor::decode::Error::message)
     }
 
     fn row(&self, i: usize) -> &[f64] {

@@ -3,8 +3,11 @@
 //! For an agent whose features say what matters, but not linearly. The paper's network has three hidden layers of
 //! 512 units.
 
+mod saved;
+
 use alloc::{vec, vec::Vec};
 use core::ops::Range;
+use minicbor::{Decode, Encode};
 
 use super::{
     FeatureError, Inputs, QFunction, ShapeError,
@@ -223,10 +226,14 @@ pub struct Gradient {
 }
 
 /// Adam's state, in the order of the parameters; empty for gradient descent.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Encode, Decode)]
+#[cbor(array)]
 struct Moments {
+    #[n(0)]
     mean: Vec<f32>,
+    #[n(1)]
     square: Vec<f32>,
+    #[n(2)]
     steps: u64,
 }
 

@@ -53,6 +53,11 @@ pub(crate) fn seen_only(signature: u64, actions: &[u32]) -> Observation {
     Observation::of(Signature(signature), actions.iter().copied().map(ActionId).collect())
 }
 
+/// Features of a table with pools: two coarser signatures.
+pub(crate) fn two_coarser(signature: u64) -> Features {
+    Features::Coarser([100, 200 + signature / 2].map(Signature).into())
+}
+
 pub(crate) fn earned(reward: f64) -> Return {
     Return::new(reward).unwrap()
 }

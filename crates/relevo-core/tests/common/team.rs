@@ -11,13 +11,13 @@ pub(crate) struct World {
     pub(crate) signatures: u32,
     /// Handoffs with this number or a higher one are cut off as a deadline: finished with reward 0.
     pub(crate) deadline: u32,
-    /// Whether observations carry two coarser signatures.
-    pub(crate) coarser: bool,
+    /// The features that come with a signature.
+    pub(crate) features: fn(u64) -> Features,
 }
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        World { rng: Rng::stream(seed, "world"), signatures: 4, deadline: 12, coarser: false }
+        World { rng: Rng::stream(seed, "world"), signatures: 4, deadline: 12, features: |_| Features::None }
     }
 
     pub(crate) fn observation(&mut self, width: usize) -> Observation {
@@ -25,12 +25,7 @@ impl World {
         // One choice at random, and each other one with probability 3/4.
         let sure = self.rng.below(width as u32);
         let legal = (0..width as u32).filter(|a| *a == sure || self.rng.below(4) > 0).map(ActionId).collect();
-        let mut observation = Observation::of(Signature(signature), legal);
-        if self.coarser {
-            let coarser = [100, 200 + signature / 2].map(Signature);
-            observation.features = Features::Coarser(coarser.into());
-        }
-        observation
+        Observation { features: (self.features)(signature), ..Observation::of(Signature(signature), legal) }
     }
 
     /// What an agent sees when it is activated.
