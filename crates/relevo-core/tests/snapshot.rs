@@ -229,7 +229,7 @@ fn other_bytes_are_refused_or_are_another_snapshot() {
     let (mut accepted, mut refused) = (0, 0);
     for (regime, estimator) in REGIMES.into_iter().flat_map(|r| estimators().map(|e| (r, e))) {
         for seed in 0..3 {
-            let mut trial = Trial::new(regime, &estimator, exploring(0.3), seed);
+            let mut trial = Trial::new(regime, &estimator, policies()[seed as usize], seed);
             trial.run(150);
             let member = &trial.team.members[0];
             let bytes = save(member);
@@ -354,4 +354,37 @@ fn the_bytes_are_those_of_version_1() {
     }
     let pending = (save(&member).len() - more.len()) as f64 / 1000.0;
     assert_eq!((a_node, pending), (205.0, 74.0), "bytes a node of 4 choices, and bytes a pending handoff");
+}
+
+/// Where one CBOR item after another begins, from byte `at` on.
+fn items(bytes: &[u8], at: usize, count: usize) -> Vec<usize> {
+    let mut decoder = minicbor::Decoder::new(bytes);
+    decoder.set_position(at);
+    let next = |_| {
+        decoder.skip().unwrap();
+        decoder.position()
+    };
+    std::iter::once(at).chain((0..count).map(next)).collect()
+}
+
+/// A graph whose situations, edges or sums are those of another one does not fit together.
+#[test]
+fn a_graph_of_parts_that_do_not_fit_is_refused() {
+    let mut member = Member::new(spec(0, &[1, 2], BEFORE), 1);
+    let settled = |member: &mut Member, episode: u128| {
+        member.tell(received(opening(episode, 0), seen(episode as u64, 3)));
+        member.tell(performed(opening(episode, 0).id, 0.5, 1, Next::Committed));
+        member.tell(valued(second(episode, 0), 0.25));
+        save(member)
+    };
+    let [one, two] = [1, 2].map(|episode| settled(&mut member, episode));
+    // After the format, the digests, and the key and position of the stream comes the graph, an array of seven.
+    let parts = |bytes: &[u8]| items(bytes, items(bytes, 0, 4)[4] + 1, 7);
+    let (ones, twos) = (parts(&one), parts(&two));
+    for (part, held) in [false, false, false, true, true, true, true].into_iter().enumerate() {
+        let (start, end) = (twos[part], twos[part + 1]);
+        let other = [&two[..start], &one[ones[part]..ones[part + 1]], &two[end..two.len() - 34]].concat();
+        let loaded = Participant::load(spec(0, &[1, 2], BEFORE), &seal(&other));
+        assert_eq!(loaded.is_ok(), held, "part {part}: {:?}", loaded.err());
+    }
 }
