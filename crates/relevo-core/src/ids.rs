@@ -12,6 +12,36 @@ pub struct AgentId(#[n(0)] pub u32);
 impl AgentId {
     /// Where tasks come from and finished tasks return to. No participant has this id.
     pub const ORIGIN: AgentId = AgentId(u32::MAX);
+
+    /// The bit that tells another organisation from an agent of the team.
+    const PEER: u32 = 1 << 31;
+
+    /// Another organisation, numbered by whoever knows it: where handoffs come from that no agent of this team made. No
+    /// participant has this id.
+    ///
+    /// # Panics
+    ///
+    /// From 2^31 - 1 on, which would be [`AgentId::ORIGIN`] and others' ids.
+    pub const fn peer(number: u32) -> AgentId {
+        assert!(number < !Self::PEER, "a peer's number lies below 2^31 - 1");
+        AgentId(Self::PEER | number)
+    }
+
+    /// The number of the other organisation, if it is one.
+    ///
+    /// ```
+    /// use relevo_core::ids::AgentId;
+    ///
+    /// assert_eq!(AgentId::peer(3).as_peer(), Some(3));
+    /// assert_eq!((AgentId(3).as_peer(), AgentId::ORIGIN.as_peer()), (None, None));
+    /// ```
+    pub const fn as_peer(self) -> Option<u32> {
+        match self {
+            AgentId::ORIGIN => None,
+            AgentId(id) if id & Self::PEER != 0 => Some(id & !Self::PEER),
+            AgentId(_) => None,
+        }
+    }
 }
 
 /// One choice of one agent: a column of its value table. Its name ("editor", "skip:memory", "finish") lives in
@@ -67,9 +97,10 @@ impl HandoffId {
 impl fmt::Display for HandoffId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let EpisodeId(episode) = self.episode;
-        match self.from {
-            AgentId::ORIGIN => write!(f, "{episode:x}/{}/origin", self.seq),
-            AgentId(from) => write!(f, "{episode:x}/{}/{from}", self.seq),
+        match (self.from, self.from.as_peer()) {
+            (AgentId::ORIGIN, _) => write!(f, "{episode:x}/{}/origin", self.seq),
+            (_, Some(peer)) => write!(f, "{episode:x}/{}/peer-{peer}", self.seq),
+            (AgentId(from), None) => write!(f, "{episode:x}/{}/{from}", self.seq),
         }
     }
 }

@@ -34,6 +34,18 @@ pub enum Table {
     Operations,
 }
 
+/// The direction in which a handoff crossed to or from another organisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Way {
+    /// It came from there.
+    #[n(0)]
+    In,
+    /// It went there.
+    #[n(1)]
+    Out,
+}
+
 /// One entry of a ledger: whose record it is, and the record.
 #[derive(Clone, Debug, PartialEq, Encode, Decode)]
 #[cbor(array)]
@@ -431,6 +443,42 @@ pub enum Record {
         #[n(1)]
         reason: String,
     },
+    /// A handoff crossed to or from another organisation, which knows it under another id.
+    #[n(25)]
+    Crossed {
+        /// The handoff, as it is known here.
+        #[n(0)]
+        handoff: HandoffId,
+        /// Its id on the wire.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        wire: [u8; 16],
+        /// The other organisation.
+        #[n(2)]
+        peer: String,
+        /// In which direction.
+        #[n(3)]
+        way: Way,
+    },
+    /// The driver gave a handoff up: nothing is learned from it.
+    #[n(26)]
+    Censored {
+        /// The handoff.
+        #[n(0)]
+        handoff: HandoffId,
+        /// Why, as a word.
+        #[n(1)]
+        why: String,
+    },
+    /// Snapshots of all participants were taken.
+    #[n(27)]
+    Snapshotted {
+        /// How many entries of the ledger they cover.
+        #[n(0)]
+        entries: u64,
+        /// BLAKE3 of them.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        digest: [u8; 32],
+    },
 }
 
 impl Record {
@@ -458,12 +506,14 @@ impl Record {
     /// Whether it is one of the driver's own.
     fn is_drivers(&self) -> bool {
         use Record::{
-            Called, Closed, Halted, Judged, Masked, Named, Opened, Paused, Permitted, Sealed, Tried,
+            Called, Censored, Closed, Crossed, Halted, Judged, Masked, Named, Opened, Paused, Permitted,
+            Sealed, Snapshotted, Tried,
         };
         let of_run =
             matches!(self, Opened { .. } | Named { .. } | Closed { .. } | Sealed { .. } | Halted { .. });
         let of_task = matches!(self, Masked { .. } | Called { .. } | Paused { .. } | Permitted { .. });
-        of_run || of_task || matches!(self, Judged { .. } | Tried { .. })
+        let of_node = matches!(self, Crossed { .. } | Censored { .. } | Snapshotted { .. });
+        of_run || of_task || of_node || matches!(self, Judged { .. } | Tried { .. })
     }
 
     /// The task that it is about, where it says so.
@@ -481,6 +531,8 @@ impl Record {
             | Record::Masked { handoff: id, .. }
             | Record::Paused { handoff: id, .. }
             | Record::Trusted { handoff: id, .. }
+            | Record::Crossed { handoff: id, .. }
+            | Record::Censored { handoff: id, .. }
             | Record::Permitted { handoff: id, .. } => id.episode,
             Record::Closed { episode, .. }
             | Record::Judged { episode, .. }

@@ -264,6 +264,37 @@ impl TaskSource for Epochs {
     }
 }
 
+/// No tasks: a node is brought its own by others, who also judge them.
+pub(crate) struct NoTasks;
+
+impl NoTasks {
+    fn none<T>() -> Result<T, TaskError> {
+        Err(TaskError("a node has no tasks of its own: others bring them".into()))
+    }
+}
+
+impl TaskSource for NoTasks {
+    fn training(&self, _: &mut Rng) -> Result<Task, TaskError> {
+        Self::none()
+    }
+
+    fn evaluation(&self, _: u64) -> Result<Option<Task>, TaskError> {
+        Self::none()
+    }
+
+    fn open(&self, _: &Path) -> Result<Task, TaskError> {
+        Self::none()
+    }
+
+    fn quality(&self, _: &Task, _: &Artifact) -> Option<f64> {
+        None
+    }
+
+    fn identity(&self) -> Vec<u8> {
+        b"brought by others".to_vec()
+    }
+}
+
 /// Facts from pairs, for simulators.
 pub fn facts<const N: usize>(pairs: [(&str, Scalar); N]) -> Facts {
     pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()

@@ -212,7 +212,6 @@ fn agents_and_tasks() {
         wrong("simulate = \"checker\"", "command = [\"\"]", "", &["\"reader\"", "empty command"]),
         wrong("\"checker\"", "\"checker\"\ncommand = [\"./x\"]", "command", &["\"reader\"", "both", "leave"]),
         wrong("simulate = \"checker\"\n", "", "name = \"reader\"", &["\"reader\"", "add command = ["]),
-        wrong(SIMULATE, "", "name = \"pair\"", &["add [tasks]", "[simulate]"]),
         wrong(SIMULATE, TASKS, "simulate = \"editor\"", &["\"writer\"", "no [simulate]", "add it"]),
         wrong("[run]", "[tasks]\ntrain = \"a\"\ntest = \"b\"\njudge = \"text\"\n[run]", "", &["not both"]),
         wrong(

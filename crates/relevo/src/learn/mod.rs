@@ -6,9 +6,10 @@
 //! as the next event.
 
 mod ends;
-mod episode;
 mod resume;
 mod run;
+
+pub use crate::episode::EpisodeEnd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,29 +19,26 @@ use std::{
 };
 
 use relevo_core::{
-    Rng,
     ids::AgentId,
-    learner::SpecError,
     observation::Signature,
     policy_file::{AgentPolicy, PolicyFile, Source, hex, signature_of_key},
-    protocol::{Effect, Participant, ParticipantSpec, ProtocolError},
+    protocol::{Effect, Participant},
     record::{FORMAT, Record, RecordError},
     replay::ReplayError,
-    units::UnitError,
     warm::{self, Caps, WarmStart},
 };
 
 use crate::{
     approval::ApprovalError,
+    episode::{Ask, Crew, Episode, EpisodeError},
     guard::{StopReason, TeamGuard},
     ledger::{Ledger, LedgerError},
     outcomes::{OutcomeError, Outcomes},
-    reward::{Median, Spent, Usual},
-    stage::{Clock, Stage},
+    reward::{Median, Usual},
+    stage::Stage,
     stop::StopOrder,
     tasks::TaskError,
 };
-use episode::{Ask, Episode};
 
 /// Why learning cannot go on. What was learned up to the last whole episode is in the ledger.
 #[derive(Debug, thiserror::Error)]
@@ -83,32 +81,9 @@ pub enum LearnError {
     /// A task cannot be had.
     #[error(transparent)]
     Task(#[from] TaskError),
-    /// An agent cannot be made as the team file says.
-    #[error("agent {agent:?}: {message}")]
-    Spec {
-        /// The agent.
-        agent: String,
-        /// Why.
-        message: String,
-    },
-    /// A participant refuses what it is told: a fault of this program.
-    #[error("agent {agent:?} refused an event of episode {episode}: {source}; please report this")]
-    Protocol {
-        /// The agent.
-        agent: String,
-        /// The episode.
-        episode: u64,
-        /// Why.
-        source: ProtocolError,
-    },
-    /// A number that is not finite came up.
-    #[error("episode {episode}: {source}")]
-    Unit {
-        /// The episode.
-        episode: u64,
-        /// Which.
-        source: UnitError,
-    },
+    /// A task cannot be played.
+    #[error(transparent)]
+    Episode(#[from] EpisodeError),
 }
 
 /// How a run is to be.
@@ -118,27 +93,6 @@ pub struct RunConfig {
     pub seed: u64,
     /// How many episodes.
     pub episodes: u64,
-}
-
-/// How an episode ended.
-#[derive(Clone, Debug, PartialEq)]
-pub struct EpisodeEnd {
-    /// Its number, from 0.
-    pub episode: u64,
-    /// The whole return, discounted per primitive step.
-    pub episode_return: f64,
-    /// Handoffs between agents.
-    pub handoffs: u32,
-    /// Why it stopped.
-    pub stop: StopReason,
-    /// Who acted, in order.
-    pub path: Vec<AgentId>,
-    /// The quality of what came out, if it was judged.
-    pub quality: Option<f64>,
-    /// What it has used up.
-    pub spent: Spent,
-    /// Whether every choice was the best known one.
-    pub greedy: bool,
 }
 
 /// Why a run stopped before all its episodes were done.
@@ -181,49 +135,13 @@ pub struct Session<'s> {
     looked_around: u64,
 }
 
-/// The participants of a team, their random streams, and the names of what they have seen.
-struct Crew {
-    participants: Vec<Participant>,
-    rngs: Vec<Rng>,
-    names: BTreeMap<Signature, String>,
-    guard: TeamGuard,
-    clock: Clock,
-}
-
-impl Crew {
-    fn new(stage: &Stage, config: RunConfig) -> Result<Self, LearnError> {
-        let specs = stage
-            .participants(config.episodes)
-            .map_err(|e| LearnError::Spec { agent: stage.team().name.clone(), message: e.to_string() })?;
-        let (mut participants, mut rngs) = (vec![], vec![]);
-        for (name, spec) in specs {
-            let fail = |e: SpecError| LearnError::Spec { agent: name.to_owned(), message: e.to_string() };
-            let (participant, rng) = newcomer(name, spec, config.seed).map_err(fail)?;
-            participants.push(participant);
-            rngs.push(rng);
-        }
-        let (clock, guard) = (stage.clock(), stage.guard());
-        Ok(Crew { participants, rngs, names: BTreeMap::new(), guard, clock })
-    }
-}
-
-/// A participant as a run of this seed begins with it, and its random stream.
-pub(crate) fn newcomer(
-    name: &str,
-    spec: ParticipantSpec,
-    seed: u64,
-) -> Result<(Participant, Rng), SpecError> {
-    let participant = Participant::new(spec, &mut Rng::stream(seed, &format!("initial/{name}")))?;
-    Ok((participant, Rng::stream(seed, &format!("policy/{name}"))))
-}
-
 /// The name of the ledger in the folder of a run.
 pub const LEDGER_FILE: &str = "ledger.cbor";
 
 impl<'s> Session<'s> {
     /// Begin a run in the folder `out`, which must hold none yet.
     pub fn start(stage: &'s Stage, out: &Path, config: RunConfig) -> Result<Self, LearnError> {
-        let crew = Crew::new(stage, config)?;
+        let crew = Crew::new(stage, config.seed, config.episodes)?;
         let mut ledger = Ledger::create(&out.join(LEDGER_FILE))?;
         let digest = stage.team().config_digest(&stage.tasks().identity());
         let RunConfig { seed, episodes } = config;
@@ -272,21 +190,17 @@ impl<'s> Session<'s> {
     /// without.
     pub fn warm_start(&mut self, policy: &PolicyFile, caps: Caps) -> Result<WarmStart, LearnError> {
         let mut all = WarmStart::default();
-        for (i, id) in (0..self.crew.participants.len()).zip((0..).map(AgentId)) {
+        for id in (0..self.crew.participants.len() as u32).map(AgentId) {
             let name = self.stage.participant_name(id).to_owned();
             let Some(earlier) = policy.agents.iter().find(|agent| agent.name == name) else { continue };
             let (successors, operations) = self.stage.columns(id);
             let warm = warm::start(earlier, &successors, &operations, caps)
-                .map_err(|e| LearnError::Spec { agent: name.clone(), message: e.to_string() })?;
-            let mut effects = vec![];
+                .map_err(|e| EpisodeError::Spec { agent: name.clone(), message: e.to_string() })?;
             for event in &warm.events {
-                let told =
-                    self.crew.participants[i].apply(event.clone(), &mut self.crew.rngs[i], &mut effects);
-                told.map_err(|source| LearnError::Protocol { agent: name.clone(), episode: 0, source })?;
-            }
-            for effect in effects {
-                if let Effect::Record(record) = effect {
-                    self.ledger.append(id, record);
+                for (id, effect) in self.crew.tell(self.stage, id, event.clone())? {
+                    if let Effect::Record(record) = effect {
+                        self.ledger.append(id, record);
+                    }
                 }
             }
             all.same += warm.same;

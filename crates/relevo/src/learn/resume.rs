@@ -13,12 +13,10 @@ use relevo_core::{
     replay::{Replay, ReplayError},
 };
 
-use super::{
-    Crew, LEDGER_FILE, LearnError, RunConfig, Session,
-    episode::{Call, Judgement, Step},
-};
+use super::{LEDGER_FILE, LearnError, RunConfig, Session};
 use crate::{
     agent::FailureKind,
+    episode::{Call, Crew, EpisodeError, Judgement, Step},
     guard::Cost,
     ledger::{Ledger, Recovered},
     stage::Stage,
@@ -36,7 +34,8 @@ impl<'s> Session<'s> {
         let path = out.join(LEDGER_FILE);
         let (ledger, Recovered { bytes, dropped, last }) = Ledger::recover(&path)?;
         let config = opened(stage, &path, &bytes, seed, episodes)?;
-        let mut session = Session::of(stage, out, config, Crew::new(stage, config)?, ledger)?;
+        let mut session =
+            Session::of(stage, out, config, Crew::new(stage, config.seed, config.episodes)?, ledger)?;
         let (sound, ended) = session.sound(&path, &bytes)?;
         session.follow_all(&path, &bytes[..sound], &ended)?;
         session.ledger.end_behind(&bytes[..sound])?;
@@ -197,6 +196,7 @@ impl<'s> Session<'s> {
                 }
                 Step::Record(_, made) => return Err(differs(Some(made))),
                 Step::Ended => return Err(differs(None)),
+                Step::Value(_) | Step::Away(_) | Step::Finished(_) => unreachable!("a run has no peers"),
                 Step::Ask(_) => match record {
                     Record::Permitted { granted, by, .. } => {
                         episode.answered(&mut self.crew, *granted, by.clone());
@@ -248,6 +248,7 @@ fn is_of_a_task(record: &Record) -> bool {
             | Record::Named { .. }
             | Record::Closed { .. }
             | Record::Tried { .. }
+            | Record::Snapshotted { .. }
     )
 }
 
@@ -266,6 +267,12 @@ enum Astray {
     Differs { found: Box<Record>, made: Option<Box<Record>> },
     /// What it takes to go on cannot be had.
     Learn(LearnError),
+}
+
+impl From<EpisodeError> for Astray {
+    fn from(error: EpisodeError) -> Self {
+        Astray::Learn(error.into())
+    }
 }
 
 impl From<LearnError> for Astray {

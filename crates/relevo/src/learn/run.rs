@@ -5,19 +5,17 @@ use std::{collections::VecDeque, ops::ControlFlow, sync::atomic::Ordering, time:
 
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use relevo_core::{
-    ids::{AgentId, HandoffId, OperationId},
+    ids::{AgentId, EpisodeId, HandoffId, OperationId},
+    protocol::Handoff,
     record::{Entry, Record},
     units::{Confidence, Cost, Usage},
 };
 
-use super::{
-    BrokenOff, EpisodeEnd, LearnError, Session,
-    ends::Ends,
-    episode::{Ask, Call, Episode, Judgement, Step},
-};
+use super::{BrokenOff, EpisodeEnd, LearnError, Session, ends::Ends};
 use crate::{
     agent::Outcome,
     approval::{Approvals, Standing},
+    episode::{Ask, Call, Episode, Judgement, Step},
     judge::{Candidate, Score, Verdict},
     observe::{Occasion, Purpose},
     stop::{self, StopOrder},
@@ -267,7 +265,9 @@ impl<'s> Session<'s> {
         // A group is several attempts at the same task.
         let task = self.stage.tasks().lesson(self.config.seed, number / self.group())?;
         let scene = self.stage.open(task, self.usual())?.on(Occasion::Lesson(number));
-        let episode = Episode::begin(self.stage, &mut self.crew, scene, number, script)?;
+        let id = HandoffId::opening(EpisodeId(u128::from(number)));
+        let entry = Handoff { id, to: self.stage.start(), clock: number };
+        let episode = Episode::begin(self.stage, &mut self.crew, scene, number, entry, script)?;
         self.open.insert(number, episode);
         Ok(())
     }
@@ -297,6 +297,7 @@ impl<'s> Session<'s> {
                 Step::Ask(ask) => return Ok(Played::Asks(ask)),
                 Step::Judge => return Ok(Played::Judges),
                 Step::Ended => return Ok(Played::Ended),
+                Step::Value(_) | Step::Away(_) | Step::Finished(_) => unreachable!("a run has no peers"),
             }
         }
     }

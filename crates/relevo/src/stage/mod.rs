@@ -36,8 +36,11 @@ use crate::{
     problems::Problems,
     redact::Redactor,
     reward::Usual,
-    tasks::{Epochs, FileTasks, Simulator, Task, TaskError, TaskSource},
-    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, OperationSpec, TasksSpec, TeamSpec},
+    tasks::{Epochs, FileTasks, NoTasks, Simulator, Task, TaskError, TaskSource},
+    team::{
+        AgentSpec, CreditSection, EstimatorSection, FINISH, Failures, JudgeSpec, OperationSpec, TasksSpec,
+        TeamSpec,
+    },
     tool::ToolServers,
 };
 
@@ -49,7 +52,10 @@ pub struct Stage {
     models: Models,
     tools: ToolServers,
     listener: Arc<OnceLock<Listener>>,
-    tasks: Arc<dyn TaskSource>,
+    /// None at a node, to which others bring them.
+    tasks: Option<Arc<dyn TaskSource>>,
+    /// Other organisations, by number.
+    peers: Vec<String>,
     redactor: Option<Redactor>,
     clock: Clock,
     judge: Option<(Arc<dyn Judge>, NonZeroU64)>,
@@ -80,6 +86,41 @@ impl Stage {
         directory: &Path,
         simulator: Option<Arc<dyn Simulator>>,
     ) -> Result<Self, TaskError> {
+        if let Some(remote) = team.agents.iter().find(|agent| agent.remote.is_some()) {
+            return Err(TaskError(format!(
+                "agent {:?} is another organisation's: serve the team (relevo serve), or leave it out",
+                remote.name
+            )));
+        }
+        let tasks: Arc<dyn TaskSource> = match (&team.tasks, &team.problems, simulator.clone()) {
+            (Some(spec), _, _) => Arc::new(FileTasks::load(spec, directory)?),
+            (None, Some(section), _) => Arc::new(Problems::new(section, directory)?),
+            (None, None, Some(world)) => world,
+            (None, None, None) => {
+                return Err(TaskError(
+                    "where do tasks come from? add [tasks] (files), [problems] (generated) or [simulate]"
+                        .into(),
+                ));
+            }
+        };
+        Self::set_up(team, directory, simulator, Some(tasks))
+    }
+
+    /// Set up a team whose file lies in `directory` for a node: its tasks are brought and judged by other organisations,
+    /// whose names are given by number, and its remote agents are theirs.
+    pub fn for_node(team: TeamSpec, directory: &Path, peers: Vec<String>) -> Result<Self, TaskError> {
+        if let Some(message) = unservable(&team) {
+            return Err(TaskError(message));
+        }
+        Ok(Stage { peers, ..Self::set_up(team, directory, None, None)? })
+    }
+
+    fn set_up(
+        team: TeamSpec,
+        directory: &Path,
+        simulator: Option<Arc<dyn Simulator>>,
+        tasks: Option<Arc<dyn TaskSource>>,
+    ) -> Result<Self, TaskError> {
         let (epoch, began) =
             (SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(), Instant::now());
         let (mut models, mut tools) = (Models::default(), ToolServers::default());
@@ -99,21 +140,13 @@ impl Stage {
             tools: &tools,
             listener: &listener,
         };
-        let agents = team.agents.iter().map(|agent| cast.actor(agent)).collect::<Result<_, _>>()?;
+        let agents = team.local().map(|agent| cast.actor(agent)).collect::<Result<_, _>>()?;
         // A rule is applied at once, by the tasks themselves.
-        let judge = match &team.tasks {
+        let judge = match team.tasks.as_ref().filter(|_| tasks.is_some()) {
             None | Some(TasksSpec { judge: JudgeSpec::Rule(_), .. }) => None,
             Some(TasksSpec { judge, .. }) => {
                 let made = judge::of_team(judge, directory, |name| models.judge(name));
                 Some(made.map_err(|name| TaskError(models.unknown("[tasks] judge", &name)))?)
-            }
-        };
-        let tasks: Arc<dyn TaskSource> = match (&team.tasks, &team.problems, simulator) {
-            (Some(spec), _, _) => Arc::new(FileTasks::load(spec, directory)?),
-            (None, Some(section), _) => Arc::new(Problems::new(section, directory)?),
-            (None, None, Some(world)) => world,
-            (None, None, None) => {
-                return Err(TaskError("the team has neither tasks nor a simulated world".into()));
             }
         };
         let deciders = match &team.coordinator {
@@ -127,15 +160,28 @@ impl Stage {
                 let patterns = Arc::new(patterns.map_err(TaskError)?);
                 let view = |agent| View::new(agent, &team.learner.estimator, patterns.clone());
                 Deciders::Agents {
-                    views: team.agents.iter().map(view).collect(),
-                    regimes: team.agents.iter().map(|a| team.regime(a)).collect(),
+                    views: team.local().map(view).collect(),
+                    regimes: team.local().map(|a| team.regime(a)).collect(),
                 }
             }
         };
         let clock: Clock = Arc::new(move || (epoch + began.elapsed()).as_millis() as u64);
         let redactor = team.trace.redact.clone().map(|command| Redactor::new(command, directory));
-        let observer = None;
-        Ok(Stage { team, deciders, agents, models, tools, listener, tasks, redactor, clock, judge, observer })
+        let (peers, observer) = (vec![], None);
+        Ok(Stage {
+            team,
+            deciders,
+            agents,
+            models,
+            tools,
+            listener,
+            tasks,
+            peers,
+            redactor,
+            clock,
+            judge,
+            observer,
+        })
     }
 
     /// The same stage by another clock.
@@ -145,7 +191,8 @@ impl Stage {
 
     /// The same stage, on which what is learned is learned in epochs.
     pub fn in_epochs(self) -> Self {
-        Stage { tasks: Arc::new(Epochs(self.tasks)), ..self }
+        let tasks = self.tasks.map(|tasks| Arc::new(Epochs(tasks)) as Arc<dyn TaskSource>);
+        Stage { tasks, ..self }
     }
 
     /// The same stage, with tasks judged by `judge`, so many attempts at the same task together.
@@ -220,9 +267,19 @@ impl Stage {
         &self.tools
     }
 
-    /// Its tasks.
+    /// Its tasks; a node's stage has none to give.
     pub fn tasks(&self) -> &dyn TaskSource {
-        &*self.tasks
+        self.tasks.as_deref().unwrap_or(&NoTasks)
+    }
+
+    /// Whether tasks come from here, and are judged here.
+    pub fn has_tasks(&self) -> bool {
+        self.tasks.is_some()
+    }
+
+    /// The other organisation whose agent this is, and what the agent is called there.
+    pub fn remote(&self, agent: AgentId) -> Option<(&str, &str)> {
+        self.team.agents.get(agent.0 as usize)?.remote()
     }
 
     /// Make a file content that is kept for people, after it has gone through the redactor if the team has one.
@@ -260,7 +317,7 @@ impl Stage {
         }
     }
 
-    /// The participants of a run of `episodes`, with their names: the agents, or the coordinator.
+    /// The participants of a run of `episodes`, with their names: the agents that are not remote, or the coordinator.
     pub fn participants(&self, episodes: u64) -> Result<Vec<(&str, ParticipantSpec)>, UnitError> {
         match &self.deciders {
             Deciders::Coordinator { coordination, .. } => {
@@ -273,7 +330,7 @@ impl Stage {
                 Ok(vec![(COORDINATOR, spec)])
             }
             Deciders::Agents { .. } => {
-                let agents = self.team.agents.iter().zip((0..).map(AgentId));
+                let agents = self.team.local().zip((0..).map(AgentId));
                 agents.map(|(a, id)| Ok((a.name.as_str(), self.team.participant(id, episodes)?))).collect()
             }
         }
@@ -284,8 +341,11 @@ impl Stage {
         self.team.coordinator.as_ref().is_some_and(|section| section.failures == Failures::Counted)
     }
 
-    /// The name of a participant.
+    /// The name of a participant, or of another organisation.
     pub fn participant_name(&self, participant: AgentId) -> &str {
+        if let Some(peer) = participant.as_peer().and_then(|number| self.peers.get(number as usize)) {
+            return peer;
+        }
         match &self.deciders {
             Deciders::Coordinator { .. } if participant != AgentId::ORIGIN => COORDINATOR,
             _ => self.team.agent_name(participant),
@@ -399,4 +459,22 @@ impl Stage {
         };
         Ok(Scene::new(self, task, artifact, progress, usual))
     }
+}
+
+/// Why a team cannot be served by a node, if so: what its agents tell goes back while the task is open, and not later.
+fn unservable(team: &TeamSpec) -> Option<String> {
+    let extensions = team.learner.extensions;
+    let what = match team.learner.credit {
+        _ if team.coordinator.is_some() => "a team with a [coordinator]",
+        CreditSection::Relay { .. } => "credit by relay",
+        CreditSection::Trajectory => "credit by trajectory",
+        CreditSection::ValuePassing if extensions.local_model => "the local model",
+        CreditSection::ValuePassing if extensions.refresh.is_some() => "the extension refresh",
+        CreditSection::ValuePassing => return None,
+    };
+    let why = match team.coordinator.is_some() {
+        true => "who is next is decided by each agent that hands over",
+        false => "a node's value goes back while the task is open",
+    };
+    Some(format!("{why}: {what} cannot be served"))
 }

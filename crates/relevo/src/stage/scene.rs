@@ -401,6 +401,6 @@ impl<'s> Scene<'s> {
 
     /// The quality of what came out, in [0, 1], if it can be known.
     pub fn quality(&self) -> Option<f64> {
-        self.stage.tasks.quality(&self.task, &self.result())
+        self.stage.tasks().quality(&self.task, &self.result())
     }
 }

@@ -58,17 +58,10 @@ impl TeamSpec {
             ("simulate", self.simulate.is_some()),
         ];
         let mut stated = sources.iter().filter(|(_, stated)| *stated).map(|(key, _)| *key);
-        match (stated.next(), stated.next()) {
-            (Some(one), Some(other)) => {
-                let what = format!("a team has either [{one}] or [{other}], not both: leave one out");
-                return Err(Fault::new(one, what));
-            }
-            (None, _) => {
-                let what =
-                    "where do tasks come from? add [tasks] (files), [problems] (generated) or [simulate]";
-                return Err(Fault::new("name", what));
-            }
-            (Some(_), None) => {}
+        // Whether there are none is minded by those who need them: a node is brought its tasks by others.
+        if let (Some(one), Some(other)) = (stated.next(), stated.next()) {
+            let what = format!("a team has either [{one}] or [{other}], not both: leave one out");
+            return Err(Fault::new(one, what));
         }
         if let Some(section) = &self.problems {
             let known = relevo_lm::Level::ALL.map(relevo_lm::Level::name);
@@ -86,7 +79,8 @@ impl TeamSpec {
             }
         }
         self.tasks.iter().try_for_each(|tasks| check_judge(&tasks.judge))?;
-        for (i, agent) in self.agents.iter().enumerate() {
+        self.check_remotes(written)?;
+        for (i, agent) in self.agents.iter().enumerate().filter(|(_, agent)| agent.remote.is_none()) {
             self.check_agent(&format!("agents/{i}"), agent, &known)?;
         }
         for (i, flow) in self.workflows.iter().enumerate() {
@@ -151,7 +145,7 @@ impl TeamSpec {
         }
         // Whatever the learner refuses is refused here, before anything runs.
         let participants = if self.coordinator.is_some() { 1 } else { self.agents.len() };
-        for i in 0..participants {
+        for i in (0..participants).filter(|i| self.agents[*i].remote.is_none()) {
             let spec = self.participant(AgentId(i as u32), self.run.episodes);
             let spec = spec.map_err(|e| Fault::new("learner/discount", format!("learner: {e}")))?;
             spec.learner.check().map_err(|e| Fault::new(learner_key(&e), format!("learner: {e}")))?;

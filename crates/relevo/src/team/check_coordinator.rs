@@ -18,6 +18,7 @@ pub(super) fn check_kind(team: &TeamSpec, written: &toml::Value) -> Result<(), F
     let routed = agents
         .iter()
         .enumerate()
+        .filter(|(_, agent)| agent.get("remote").is_none())
         .flat_map(|(i, agent)| ["observes", "handoffs"].map(|key| (format!("agents/{i}/"), agent, key)));
     for (place, table, key) in start.into_iter().chain(routed) {
         match (coordinated, table.get(key).is_some()) {

@@ -146,6 +146,11 @@ impl TeamSpec {
             let Some(Budget { tokens, money, seconds, on_exceed }) = budget else { continue };
             if let OnExceed::HandOff(to) = on_exceed {
                 known(format!("guards/{key}/on_exceed/hand_off"), to, "hand_off")?;
+                if self.agents.iter().any(|agent| agent.name == *to && agent.remote.is_some()) {
+                    let what =
+                        format!("{to:?} is another organisation's and cannot take a task over: name another");
+                    return fail(&format!("{key}/on_exceed/hand_off"), what);
+                }
                 if key == "session_budget" {
                     return fail(
                         "session_budget/on_exceed",

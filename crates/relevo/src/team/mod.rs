@@ -10,6 +10,7 @@ mod guards;
 mod judges;
 mod learner;
 mod models;
+mod remote;
 mod reward;
 mod tools;
 mod trace;
@@ -204,6 +205,9 @@ pub struct AgentSpec {
     /// It does no work of its own, and only decides whom to hand to.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forwards: bool,
+    /// Another organisation's agent, `PEER/AGENT`, to which tasks are handed over the border.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
     /// A tool of one of [`TeamSpec::tools`], which is called once for every handoff: `server.tool`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
@@ -458,7 +462,14 @@ impl TeamSpec {
         team.allow_for_models(&written);
         let checked = checked.and_then(|()| team.expand(folder));
         checked.map_err(|fault| (place_in(text, &fault.place), fault.message))?;
+        // Those that are no participants come last, so that participants are numbered without gaps.
+        team.agents.sort_by_key(|agent| agent.remote.is_some());
         Ok(team)
+    }
+
+    /// The agents that are no other organisation's: the first of [`TeamSpec::agents`].
+    pub fn local(&self) -> impl Iterator<Item = &AgentSpec> {
+        self.agents.iter().take_while(|agent| agent.remote.is_none())
     }
 
     /// The index of an agent.

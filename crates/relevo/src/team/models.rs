@@ -165,7 +165,7 @@ impl AgentSpec {
 
     /// Whether its calls leave the process, or are to be treated so: it is not simulated and does not merely forward.
     pub fn leaves_process(&self) -> bool {
-        self.simulate.is_none() && !self.forwards
+        self.simulate.is_none() && !self.forwards && self.remote.is_none()
     }
 }
 

@@ -21,7 +21,7 @@ use super::{
     task::{Choice, Decision, Masked},
 };
 use crate::{
-    learn::newcomer,
+    episode::newcomer,
     ledger::{Entries, LedgerError},
     report::{Estimate, table},
     stage::Stage,

@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use relevo::{
     agent::{Agent, Failure, OperationCall, Outcome},
     artifact::{Artifact, Scalar},
+    episode::EpisodeError,
     evaluate::{Greedy, Walk, walk},
     judge::{Candidate, Judge, Score, Verdict},
     learn::{EpisodeEnd, LEDGER_FILE, LearnError, RunConfig, Session},
@@ -594,7 +595,7 @@ fn an_impossible_estimator_is_refused_before_anything_is_written() {
         let Ok(team) = TeamSpec::parse(&text) else { continue };
         let (stage, out) = (stage(team), folder());
         let error = Session::start(&stage, out.path(), config(1, 5)).map(drop).unwrap_err();
-        assert!(matches!(error, LearnError::Spec { .. }), "{estimator}: {error}");
+        assert!(matches!(error, LearnError::Episode(EpisodeError::Spec { .. })), "{estimator}: {error}");
         assert!(!ledger_of(out.path()).exists());
     }
 }
