@@ -9,7 +9,7 @@ use relevo_core::{
     learner::Extensions,
     observation::{ActionSet, Features, Observation, Signature},
     protocol::{Handoff, Next, ValueMessage},
-    record::{Chain, Entry, FORMAT, Reader, Record, RecordError, Table},
+    record::{Chain, Entry, FORMAT, Reader, Record, RecordError, Table, Way},
     units::{Cost, Return, Tau, Usage, Value},
 };
 
@@ -268,6 +268,11 @@ fn entries() -> impl Strategy<Value = Entry> {
             .prop_map(|(episode, judge, check, [value, distance], fooled)| {
                 Record::Tried { episode, judge, check, value, distance, fooled }
             }),
+        (handoffs(), any::<[u8; 16]>(), ".{0,12}", prop_oneof![Just(Way::In), Just(Way::Out)])
+            .prop_map(|(handoff, wire, peer, way)| Record::Crossed { handoff, wire, peer, way }),
+        (handoffs(), ".{0,12}").prop_map(|(handoff, why)| Record::Censored { handoff, why }),
+        (any::<u64>(), any::<[u8; 32]>())
+            .prop_map(|(entries, digest)| Record::Snapshotted { entries, digest }),
     ];
     prop_oneof![
         5 => (any::<u32>(), agents_records()).prop_map(|(agent, record)| Entry { agent: AgentId(agent), record }),

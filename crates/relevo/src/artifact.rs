@@ -150,6 +150,32 @@ impl TryFrom<Value> for Scalar {
     }
 }
 
+impl<C> minicbor::Encode<C> for Scalar {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        match self {
+            Scalar::Bool(value) => e.bool(*value)?,
+            Scalar::Int(value) => e.i64(*value)?,
+            Scalar::Text(text) => e.str(text)?,
+        };
+        Ok(())
+    }
+}
+
+impl<'b, C> minicbor::Decode<'b, C> for Scalar {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        use minicbor::data::Type;
+        Ok(match d.datatype()? {
+            Type::Bool => Scalar::Bool(d.bool()?),
+            Type::String => Scalar::Text(d.str()?.to_owned()),
+            _ => Scalar::Int(d.i64()?),
+        })
+    }
+}
+
 impl From<bool> for Scalar {
     fn from(value: bool) -> Self {
         Scalar::Bool(value)

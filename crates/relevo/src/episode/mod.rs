@@ -8,6 +8,7 @@
 
 mod arrive;
 mod calls;
+mod checkpoint;
 mod crew;
 mod ends;
 
@@ -59,6 +60,12 @@ pub enum EpisodeError {
         /// Who.
         agent: AgentId,
     },
+    /// It cannot be written down.
+    #[error("the task cannot be written down: {0}")]
+    Unsaved(&'static str),
+    /// What was written down cannot be taken up.
+    #[error("the checkpoint of a task {0}")]
+    Checkpoint(String),
     /// A number that is not finite came up.
     #[error("episode {episode}: {source}")]
     Unit {

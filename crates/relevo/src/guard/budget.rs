@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use minicbor::{Decode, Encode};
 use relevo_core::units::Cost;
 use serde::{Deserialize, Serialize};
 
@@ -90,8 +91,9 @@ fn billionths(money: f64) -> u64 {
 }
 
 /// A cost in whole numbers, by resource.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Amounts([u64; 3]);
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(transparent)]
+struct Amounts(#[n(0)] [u64; 3]);
 
 impl From<Cost> for Amounts {
     fn from(cost: Cost) -> Self {
@@ -112,11 +114,41 @@ pub(super) struct Meter {
     earlier: u64,
 }
 
+/// What has become of a budget.
+#[derive(Clone, Debug, Encode, Decode)]
+#[cbor(array)]
+pub(super) struct SavedMeter {
+    #[n(0)]
+    limits: [Option<u64>; 3],
+    #[n(1)]
+    spent: Amounts,
+    #[n(2)]
+    held_back: Amounts,
+    #[n(3)]
+    since: u64,
+    #[n(4)]
+    earlier: u64,
+}
+
 impl Meter {
     pub(super) fn new(budget: &Budget<relevo_core::ids::AgentId>, now: u64) -> Self {
         let limits = Resource::ALL.map(|resource| budget.limit(resource));
         let (spent, held_back) = Default::default();
         Meter { budget: budget.clone(), limits, spent, held_back, since: now, earlier: 0 }
+    }
+
+    /// What has become of the budget, once `permit` is given back unused, if there is one.
+    pub(super) fn save(&self, permit: Option<Cost>) -> SavedMeter {
+        let mut meter = self.clone();
+        permit.into_iter().for_each(|estimate| meter.settle(estimate, Cost::default()));
+        let Meter { limits, spent, held_back, since, earlier, .. } = meter;
+        SavedMeter { limits, spent, held_back, since, earlier }
+    }
+
+    /// This budget, of which that has become.
+    pub(super) fn restore(budget: &Budget<relevo_core::ids::AgentId>, saved: SavedMeter) -> Self {
+        let SavedMeter { limits, spent, held_back, since, earlier } = saved;
+        Meter { budget: budget.clone(), limits, spent, held_back, since, earlier }
     }
 
     pub(super) fn on_exceed(&self) -> &OnExceed<relevo_core::ids::AgentId> {

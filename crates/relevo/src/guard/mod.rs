@@ -45,6 +45,7 @@ use crate::agent::FailureKind;
 pub use breaker::BreakerSpec;
 pub use budget::{Budget, DeclaredCost, OnExceed, Resource};
 pub use reason::{Guard, StopReason};
+pub(crate) use task::SavedGuard;
 pub use task::TaskGuard;
 pub use team::TeamGuard;
 
@@ -116,6 +117,10 @@ pub struct Permit {
     agent: AgentId,
     estimate: Cost,
     trial: bool,
+    /// The approval that the task used up for it.
+    approved: Option<AgentId>,
+    /// Whether it is the one call of somebody who takes the task over.
+    takes_over: bool,
 }
 
 impl Permit {

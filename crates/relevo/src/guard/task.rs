@@ -1,7 +1,12 @@
 //! What holds for one task.
 
+mod saved;
+
+pub(crate) use saved::SavedGuard;
+
 use std::collections::VecDeque;
 
+use minicbor::{Decode, Encode};
 use relevo_core::ids::AgentId;
 
 use super::{
@@ -25,10 +30,13 @@ pub struct TaskGuard {
 }
 
 /// Somebody takes over a task whose budget is used up: once, and for one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 enum Takeover {
+    #[n(0)]
     Possible,
-    By(AgentId),
+    #[n(1)]
+    By(#[n(0)] AgentId),
+    #[n(2)]
     Over,
 }
 
@@ -176,15 +184,16 @@ impl TaskGuard {
     }
 
     fn let_through(&mut self, team: &mut TeamGuard, agent: AgentId, estimate: Cost) -> Permit {
-        self.approved = None;
-        if self.takeover == Takeover::By(agent) {
+        let approved = self.approved.take();
+        let takes_over = self.takeover == Takeover::By(agent);
+        if takes_over {
             self.takeover = Takeover::Over;
         }
         self.turns += 1;
         if let Some(meter) = &mut self.meter {
             meter.hold_back(estimate);
         }
-        team.permit(agent, estimate)
+        Permit { approved, takes_over, ..team.permit(agent, estimate) }
     }
 
     /// The call that was permitted has ended and has cost `cost`. [`TaskGuard::stopped`] says whether the task may go on.

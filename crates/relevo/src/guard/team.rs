@@ -101,11 +101,11 @@ impl TeamGuard {
             session.hold_back(estimate);
         }
         let trial = self.breakers.get_mut(&agent).is_some_and(|breaker| breaker.begin(self.clock));
-        Permit { agent, estimate, trial }
+        Permit { agent, estimate, trial, approved: None, takes_over: false }
     }
 
     pub(super) fn settle(&mut self, permit: Permit, cost: Cost, ended: Result<(), FailureKind>) {
-        let Permit { agent, estimate, trial } = permit;
+        let Permit { agent, estimate, trial, .. } = permit;
         if let Some(session) = &mut self.session {
             session.settle(estimate, cost);
         }

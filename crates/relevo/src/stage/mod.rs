@@ -6,6 +6,7 @@ mod cast;
 mod scene;
 
 use cast::Cast;
+pub(crate) use scene::SavedScene;
 pub use scene::{After, Performance, Scene, Sight};
 
 use std::{

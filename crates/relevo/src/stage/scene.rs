@@ -1,5 +1,9 @@
 //! One task before a team: who is called, what came of it, and what it is worth. Opened by [`Stage::open`].
 
+mod saved;
+
+pub(crate) use saved::SavedScene;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::future::BoxFuture;

@@ -472,6 +472,11 @@ impl TeamSpec {
         self.agents.iter().take_while(|agent| agent.remote.is_none())
     }
 
+    /// Whether it says where tasks come from. To a node that serves it, others bring them.
+    pub fn has_tasks(&self) -> bool {
+        self.tasks.is_some() || self.problems.is_some() || self.simulate.is_some()
+    }
+
     /// The index of an agent.
     pub fn agent_id(&self, name: &str) -> Option<AgentId> {
         self.agents.iter().position(|a| a.name == name).map(|i| AgentId(i as u32))

@@ -118,6 +118,9 @@ fn team(path: &Path, failed: bool) -> Result<(Vec<Check>, String), Fault> {
     checks.extend(models);
     let learn = format!("relevo learn {}", path.display());
     let next = match (others_failed, models_failed) {
+        (false, false) if !team.has_tasks() => {
+            "all is there; it has no tasks of its own: serve it\n".to_owned()
+        }
         (false, false) => format!("all is there; go on with: {learn}\n"),
         // Its tasks are such as the model in the box can read.
         (false, true) if team.problems.as_ref().is_some_and(|section| section.files.is_empty()) => {
