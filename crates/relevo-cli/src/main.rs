@@ -31,6 +31,13 @@ enum Command {
     #[command(subcommand)]
     Approvals(cmd::approvals::ApprovalsCommand),
     Stop(cmd::stop::StopArguments),
+    Serve(cmd::node::serve::ServeArguments),
+    Join(cmd::node::join::JoinArguments),
+    Peers(cmd::node::peers::PeersArguments),
+    Handoff(cmd::node::handoff::HandoffArguments),
+    Outcome(cmd::node::handoff::OutcomeArguments),
+    #[command(subcommand)]
+    Ledger(cmd::node::ledger::LedgerCommand),
     #[command(subcommand)]
     Policy(cmd::policy::PolicyCommand),
     #[command(subcommand)]
@@ -53,6 +60,12 @@ fn main() -> ExitCode {
         Command::Report(arguments) => cmd::report::report(&arguments),
         Command::Approvals(command) => cmd::approvals::approvals(&command),
         Command::Stop(arguments) => cmd::stop::stop(&arguments),
+        Command::Serve(arguments) => cmd::node::serve::serve(&arguments),
+        Command::Join(arguments) => cmd::node::join::join(&arguments),
+        Command::Peers(arguments) => cmd::node::peers::peers(&arguments),
+        Command::Handoff(arguments) => cmd::node::handoff::handoff(&arguments),
+        Command::Outcome(arguments) => cmd::node::handoff::outcome(&arguments),
+        Command::Ledger(command) => cmd::node::ledger::ledger(&command),
         Command::Policy(command) => cmd::policy::policy(&command),
         Command::Replay(command) => cmd::replay::replay(&command),
         Command::Judge(command) => cmd::judge::judge(&command),

@@ -639,6 +639,21 @@ pub struct EntryDecoder {
 }
 
 impl EntryDecoder {
+    /// A decoder of what follows the seal of this head, the last of so many entries; offsets count from there.
+    pub fn after(head: [u8; 32], entries: u64) -> Self {
+        let mut chain = Chain::default();
+        chain.absorb(&head);
+        let mut seal = Vec::new();
+        Entry { agent: AgentId::ORIGIN, record: Record::Sealed { head } }.write(&mut seal);
+        chain.absorb(&seal);
+        EntryDecoder { entry: entries, chain, ..EntryDecoder::default() }
+    }
+
+    /// How many entries there are before the next.
+    pub fn entries(&self) -> u64 {
+        self.entry
+    }
+
     /// Where the next entry begins, in bytes from the start of the ledger.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -18,6 +18,7 @@ pub(crate) mod judge;
 pub(crate) mod lab;
 pub(crate) mod learn;
 pub(crate) mod lm;
+pub(crate) mod node;
 pub(crate) mod policy;
 pub(crate) mod replay;
 pub(crate) mod report;

@@ -269,6 +269,11 @@ impl<'s> Episode<'s> {
         self.notes.is_empty() && self.todo.is_empty() && self.calling.is_some()
     }
 
+    /// Who is at work, and in which handoff, while a call or a person is waited for.
+    pub fn at(&self) -> Option<(AgentId, HandoffId)> {
+        self.calling.as_ref().map(|calling| (calling.participant, calling.handoff))
+    }
+
     /// What the ledger said next has been followed.
     pub fn followed(&mut self) {
         self.script.pop_front();

@@ -333,12 +333,12 @@ pub(super) fn check_name(place: String, name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-pub(super) fn line_of(text: &str, offset: usize) -> usize {
+pub fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
 }
 
 /// The line of the innermost part of `place` that the text spells out.
-pub(super) fn place_in(text: &str, place: &[String]) -> Option<usize> {
+pub fn place_in(text: &str, place: &[String]) -> Option<usize> {
     let document = DeTable::parse(text).ok()?.into_inner();
     let mut value = &DeValue::Table(document);
     let mut start = None;
@@ -432,7 +432,7 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&
 }
 
 /// What the parser says, in the words of the file: the nearest known key first, and no types of this program.
-pub(super) fn plainly(message: &str) -> String {
+pub fn plainly(message: &str) -> String {
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     if let (Some(kind), Some((word, known))) = (
         [("unknown field", "key"), ("unknown variant", "value")].iter().find(|(m, _)| message.starts_with(m)),

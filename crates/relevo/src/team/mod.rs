@@ -15,7 +15,7 @@ mod reward;
 mod tools;
 mod trace;
 
-pub use check::nearest;
+pub use check::{line_of, nearest, place_in, plainly};
 pub(crate) use check::shown;
 pub use coordinator::{CoordinatorSection, Failures, PlanName, Variants};
 pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
@@ -44,7 +44,7 @@ use relevo_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use check::{all_finite, line_of, place_in, plainly};
+use check::all_finite;
 
 use crate::{
     artifact::Scalar,

@@ -1,0 +1,65 @@
+//! `relevo join`: two organisations get to know each other.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use relevo_node::{
+    folder::new_token,
+    spec::NodeSpec,
+    transport::a2a::TokenHash,
+};
+
+use crate::{
+    cmd::{Fault, print, say},
+    world,
+};
+
+/// Make another organisation known to a node, and the token by which it will be known
+///
+/// Adds a section to the node file and prints the token, once: give it to the other organisation, which puts it into the
+/// variable that its own `key` names. Only its hash is kept here.
+#[derive(Args)]
+pub(crate) struct JoinArguments {
+    /// The node file
+    node: PathBuf,
+    /// Where the other organisation's agents are: URL/agents/NAME
+    url: String,
+    /// What it is called here
+    #[arg(long)]
+    name: String,
+    /// An agent of ours that it may hand to; may be said more than once
+    #[arg(long, value_name = "AGENT")]
+    may_hand_to: Vec<String>,
+    /// The variable with the token that it knows us by
+    #[arg(long, value_name = "VARIABLE")]
+    key: Option<String>,
+}
+
+pub(crate) fn join(arguments: &JoinArguments) -> Result<ExitCode, Fault> {
+    let JoinArguments { node, url, name, may_hand_to, key } = arguments;
+    let text = fs::read_to_string(node).map_err(|e| format!("{}: {e}", node.display()))?;
+    let document: toml::Table = toml::from_str(&text).map_err(|e| format!("{}: {e}", node.display()))?;
+    if document.get("peers").and_then(|peers| peers.get(name)).is_some() {
+        return Err(format!("{}: {name:?} is known already: edit [peers.{name}] there", node.display()).into());
+    }
+    let token = new_token();
+    let mut section = toml::Table::new();
+    section.insert("url".into(), url.clone().into());
+    section.insert("token".into(), TokenHash::of(&token).to_string().into());
+    if let Some(key) = key {
+        section.insert("key".into(), key.clone().into());
+    }
+    section.insert("may_hand_to".into(), may_hand_to.clone().into());
+    let mut joined = text.trim_end().to_owned();
+    joined.push_str(&format!("\n\n[peers.{name}]\n{}", toml::to_string(&section)?));
+    // What would not be accepted is not written.
+    let beside = node.with_extension("toml.new");
+    fs::write(&beside, &joined).map_err(|e| format!("{}: {e}", beside.display()))?;
+    let checked = NodeSpec::load(&beside);
+    fs::remove_file(&beside)?;
+    checked.map_err(|e| e.to_string().replace(&beside.display().to_string(), &node.display().to_string()))?;
+    world::write_file(node, &joined)?;
+    say!("{name} is known now; it is known by this token, which is shown this once:");
+    print(&format!("{token}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}

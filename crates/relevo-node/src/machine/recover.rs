@@ -1,0 +1,232 @@
+//! A machine, made of what a store holds: at the first start, at any other, and after a crash.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Encode};
+use relevo::{
+    episode::{Crew, Episode},
+    stage::Stage,
+};
+use relevo_core::{
+    ids::AgentId,
+    observation::Signature,
+    protocol::Participant,
+    record::{Entry, EntryDecoder, FORMAT, Record},
+    replay::Replay,
+};
+
+use super::{Due, LedgerEnd, Machine, MachineError, MachineSpec, Peer, PeerSpec, Stay, Turn};
+use crate::{
+    ids::PeerId,
+    machine::{Act, Counters, Ids},
+    store::{Closing, Store, StoreError, TaskState},
+};
+
+const CONFIG_CHANGED: &str = "the state belongs to another team file, seed or version: serve that one, or begin anew with \
+                              another `state` folder";
+
+/// A machine at one moment, apart from what the store's rows say.
+#[derive(Encode, Decode)]
+#[cbor(array)]
+struct Snapshot {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    config: [u8; 32],
+    /// The head of the chain over all entries so far.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    head: [u8; 32],
+    #[n(2)]
+    entries: u64,
+    #[n(3)]
+    names: BTreeMap<Signature, String>,
+    #[n(4)]
+    participants: Vec<Saved>,
+}
+
+#[derive(Encode, Decode)]
+#[cbor(transparent)]
+struct Saved(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>);
+
+/// The names of all peers that a store knows, by their numbers, with those of `spec` added; the first is the operator.
+/// A stage is made with them.
+pub fn number_peers(store: &mut dyn Store, spec: &MachineSpec) -> Result<Vec<String>, StoreError> {
+    store.recover()?;
+    store.peer("operator")?;
+    for name in spec.peers.keys() {
+        store.peer(name)?;
+    }
+    store.commit(&[])?;
+    Ok(store.recover()?.peers.into_iter().map(|(name, _)| name).collect())
+}
+
+impl<'s> Machine<'s> {
+    /// Take up what the store holds; a store that holds nothing begins. What had not come back is asked for again, by the
+    /// acts, which may be done at once.
+    pub fn recover(
+        stage: &'s Stage,
+        spec: MachineSpec,
+        mut store: Box<dyn Store>,
+        now_ms: u64,
+        ids: &mut dyn Ids,
+        acts: &mut Vec<Act<'s>>,
+    ) -> Result<Self, MachineError> {
+        let recovered = store.recover()?;
+        let crew = Crew::new(stage, spec.seed, spec.horizon)?;
+        let known = recovered.peers.iter().enumerate().map(|(number, (name, counters))| {
+            let configured = spec.peers.get(name).cloned();
+            let stranger = PeerSpec { name: name.clone(), may_hand_to: Some(Default::default()), ..PeerSpec::default() };
+            let of_peer = match number {
+                0 => PeerSpec::operator(spec.open_max),
+                _ => configured.unwrap_or(stranger),
+            };
+            Peer { spec: of_peer, counters: Counters::of_bytes(counters), is_dirty: false }
+        });
+        let ledger = LedgerEnd { chain: Default::default(), fresh: vec![], entries: 0, snapshot: 0, is_dirty: false };
+        let peers = known.collect();
+        let maps = Default::default();
+        let (flying, failed, due, terms, open) = Default::default();
+        let mut machine =
+            Machine { stage, spec, store, crew, stays: maps, flying, failed, due, terms, peers, ledger, open };
+        machine.fold(recovered.snapshot)?;
+        let mut turn = Turn { now_ms, ids, acts };
+        for (peer, id) in recovered.open {
+            machine.take_up(&mut turn, peer, id)?;
+        }
+        machine.due.extend(recovered.made.into_iter().map(|wire| (now_ms, Due::Carry(wire))));
+        Ok(machine)
+    }
+
+    /// The agents as the ledger leads to them.
+    fn fold(&mut self, snapshot: Option<(u64, Vec<u8>)>) -> Result<(), MachineError> {
+        let config = self.config();
+        let (mut decoder, mut after) = (EntryDecoder::default(), 0);
+        if let Some((commits, bytes)) = snapshot {
+            let unreadable = |e| MachineError::Unfit(format!("the snapshot cannot be read: {e}"));
+            let snapshot: Snapshot = minicbor::decode(&bytes).map_err(unreadable)?;
+            if snapshot.config != config {
+                return Err(MachineError::Unfit(CONFIG_CHANGED.to_owned()));
+            }
+            after = commits;
+            decoder = EntryDecoder::after(snapshot.head, snapshot.entries);
+            self.ledger.snapshot = snapshot.entries;
+            self.crew.names = snapshot.names;
+            self.load(&snapshot.participants)?;
+        }
+        let mut replays: Vec<Replay> = self.crew.participants.iter().map(|_| Replay::default()).collect();
+        let (stage, crew) = (self.stage, &mut self.crew);
+        let mut failure = None;
+        let mut take = |decoder: &mut EntryDecoder, mut bytes: &[u8]| -> Result<(), MachineError> {
+            loop {
+                let before = decoder.offset();
+                let Some(Entry { agent, record }) = decoder.decode(bytes)? else { return Ok(()) };
+                bytes = &bytes[(decoder.offset() - before) as usize..];
+                match &record {
+                    Record::Opened { config: opened, .. } if *opened != config => {
+                        return Err(MachineError::Unfit(CONFIG_CHANGED.to_owned()));
+                    }
+                    Record::Named { signature, name } => drop(crew.names.insert(*signature, name.clone())),
+                    _ => {}
+                }
+                if agent != AgentId::ORIGIN {
+                    let i = agent.0 as usize;
+                    let replay = replays.get_mut(i).ok_or_else(|| unfit("an agent that the team has not"))?;
+                    let (participant, rng) = (&mut crew.participants[i], &mut crew.rngs[i]);
+                    replay.take(participant, rng, &record).map_err(|source| MachineError::Replay {
+                        agent: stage.participant_name(agent).to_owned(),
+                        source,
+                    })?;
+                }
+            }
+        };
+        self.store.ledger(after, &mut |bytes| {
+            take(&mut decoder, bytes).map_err(|e| {
+                let message = e.to_string();
+                failure = Some(e);
+                StoreError::Damaged(message)
+            })
+        })
+        .map_err(|e| failure.take().unwrap_or(MachineError::Store(e)))?;
+        self.ledger.chain = decoder.chain().clone();
+        self.ledger.entries = decoder.entries();
+        if self.ledger.entries == 0 {
+            let (seed, episodes) = (self.spec.seed, u64::MAX);
+            self.record(AgentId::ORIGIN, Record::Opened { format: FORMAT.into(), config, seed, episodes });
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, saved: &[Saved]) -> Result<(), MachineError> {
+        if saved.len() != self.crew.participants.len() {
+            return Err(unfit("the snapshot is of other agents"));
+        }
+        for (Saved(bytes), agent) in saved.iter().zip((0..).map(AgentId)) {
+            let i = agent.0 as usize;
+            let (participant, rng) = (&mut self.crew.participants[i], &mut self.crew.rngs[i]);
+            let fail = |source| MachineError::Snapshot {
+                agent: self.stage.participant_name(agent).to_owned(),
+                source,
+            };
+            (*participant, *rng) = Participant::load(participant.spec().clone(), bytes).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Keep the agents as they are now, with the next commit.
+    pub(super) fn snapshot(&mut self) -> Result<(), MachineError> {
+        let mut participants = vec![];
+        let crew = self.crew.participants.iter().zip(&self.crew.rngs);
+        for ((participant, rng), agent) in crew.zip((0..).map(AgentId)) {
+            let saved = participant.save(rng).map_err(|source| MachineError::Snapshot {
+                agent: self.stage.participant_name(agent).to_owned(),
+                source,
+            })?;
+            participants.push(Saved(saved));
+        }
+        // The seal of the commit comes behind the record of the snapshot, so that a snapshot begins where a link does.
+        let names = self.crew.names.clone();
+        let state = Snapshot { config: self.config(), head: [0; 32], entries: 0, names, participants };
+        let digest = *blake3::hash(&minicbor::to_vec(&state).expect("writing into memory cannot fail")).as_bytes();
+        let entries = self.ledger.entries;
+        self.record(AgentId::ORIGIN, Record::Snapshotted { entries, digest });
+        let head = self.ledger.chain.clone().seal();
+        let entries = self.ledger.entries + 1;
+        let state = Snapshot { head, entries, ..state };
+        self.store.snapshot(&minicbor::to_vec(&state).expect("writing into memory cannot fail"))?;
+        self.ledger.snapshot = entries;
+        Ok(())
+    }
+
+    fn config(&self) -> [u8; 32] {
+        self.stage.team().config_digest(format!("node {}", self.spec.name).as_bytes())
+    }
+
+    /// An open task of an earlier process.
+    fn take_up(
+        &mut self,
+        turn: &mut Turn<'_, 's>,
+        peer: PeerId,
+        id: crate::ids::TaskId,
+    ) -> Result<(), MachineError> {
+        let Some(mut row) = self.store.task(peer, id)? else {
+            return Err(unfit("an open task is not in the store"));
+        };
+        if row.state != TaskState::Working {
+            if let Some(Closing::Here(..)) = row.closing {
+                let at = row.changed_ms + self.spec.outcome_after_ms;
+                self.due.insert((at, Due::Outcome(peer, id)));
+            }
+            return Ok(());
+        }
+        self.began(&row);
+        self.due.insert((row.deadline_ms, Due::Deadline(peer, id)));
+        if let Some(bytes) = row.stay.take() {
+            let episode = Episode::restore(self.stage, &self.crew, &bytes)?;
+            self.advance(turn, &mut row, Stay { peer, episode })?;
+            self.put_task(turn, &row)?;
+        }
+        Ok(())
+    }
+}
+
+fn unfit(what: &str) -> MachineError {
+    MachineError::Unfit(format!("the store does not fit together: {what}"))
+}

@@ -1,0 +1,219 @@
+//! A node, put together: what its file says, its store, its agents, its door, and what carries its packets.
+
+use std::{collections::BTreeMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use relevo::{
+    model::environment::Environment,
+    stage::Stage,
+    tasks::TaskError,
+    team::{AgentSpec, Decides, TeamSpec},
+};
+use relevo_core::{ids::AgentId, units::UnitError};
+use tokio::{net::TcpListener, runtime::Handle};
+
+use crate::{
+    actor::{Node, Parts, Running},
+    folder::Folder,
+    ids::PeerId,
+    machine::{MachineError, number_peers},
+    server::{AgentDoor, ServerLimits, ServerSpec, router, serve as serve_door},
+    spec::NodeSpec,
+    store::{Store, StoreError, sqlite::SqliteStore},
+    transport::a2a::{A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Secret, TokenHash},
+    wire::{Emit, TauUnit, Terms},
+};
+
+/// How long requests that have begun may take when a node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Why a node cannot be served, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// What it decides and keeps.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its team.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// A number of its team file.
+    #[error(transparent)]
+    Unit(#[from] UnitError),
+    /// The system refuses something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// What its file says cannot be done.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+/// Serve a node until `stop` comes: what has begun is answered, nothing more is taken. `ready` is told the address once it
+/// can be reached.
+pub async fn serve(
+    spec: &NodeSpec,
+    team: TeamSpec,
+    ready: impl FnOnce(SocketAddr),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let folder = Folder::open(&spec.state_folder()).map_err(|source| io_error("the state folder", source))?;
+    let mut store = SqliteStore::open(folder.path())?;
+    let machine = spec.machine();
+    let names = number_peers(&mut store, &machine)?;
+    let doors = doors(&team)?;
+    let team_folder = spec.team_file().parent().map(|folder| folder.to_owned()).unwrap_or_default();
+    // A process serves one node as long as it lives.
+    let stage: &'static Stage = Box::leak(Box::new(Stage::for_node(team, &team_folder, names.clone())?));
+    let listener = TcpListener::bind(spec.listen.address).await;
+    let listener =
+        listener.map_err(|source| io_error(&format!("listening at {}", spec.listen.address), source))?;
+    let address = listener.local_addr().map_err(|source| io_error("listening", source))?;
+    let number = |name: &str| names.iter().position(|known| known == name).map(|n| PeerId(n as u32));
+    let transport = Arc::new(client(spec, number)?);
+    let operator = folder.operator_token().map_err(|source| io_error("the operator's token", source))?;
+    let identities = identities(spec, &operator, number)?;
+    let (node, running) = Node::start(Parts {
+        stage,
+        spec: machine,
+        store: Box::new(store),
+        transport,
+        runtime: Handle::current(),
+        approvals: folder.path().to_owned(),
+    })?;
+    let limits = server_limits(spec);
+    let door = router(ServerSpec {
+        agents: doors,
+        entry: Some(spec.entry.clone()),
+        url: spec.listen.url.clone().unwrap_or_else(|| format!("http://{address}")),
+        limits,
+        identities,
+        host: node.clone(),
+        clock: stage.clock(),
+    });
+    folder.tell_address(address).map_err(|source| io_error("the address", source))?;
+    ready(address);
+    let served = until_ended(running, serve_door(listener, door, &limits, stop, DRAIN), &node).await;
+    folder.forget_address();
+    served
+}
+
+/// Serve the door until it is closed, or there is nothing behind it any more.
+async fn until_ended(
+    running: Running,
+    door: impl Future<Output = io::Result<()>>,
+    node: &Arc<Node>,
+) -> Result<(), ServeError> {
+    let mut ended = tokio::task::spawn_blocking(move || running.join());
+    let served = tokio::select! {
+        served = door => Some(served),
+        machine = &mut ended => {
+            return Err(match machine {
+                Ok(Ok(Err(error))) => error.into(),
+                _ => ServeError::Unfit("the node's thread has ended; please report this".into()),
+            });
+        }
+    };
+    node.stop();
+    if let Ok(Ok(Err(error))) = ended.await {
+        return Err(error.into());
+    }
+    served.unwrap_or(Ok(())).map_err(|source| io_error("serving", source))
+}
+
+/// What is declared of each agent.
+fn doors(team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeError> {
+    let emit = match team.learner.decides {
+        Decides::Before => Emit::Activation,
+        Decides::After => Emit::Operation,
+    };
+    let door = |(agent, id): (&AgentSpec, AgentId)| {
+        let learner = team.participant(id, 1)?.learner;
+        let several = agent.operations.len() > 1;
+        Ok(AgentDoor {
+            name: agent.name.clone(),
+            description: format!("{} of {}", agent.name, team.name),
+            tags: vec![],
+            terms: Some(Terms {
+                bounds: learner.bounds,
+                discount: team.learner.discount,
+                tau_unit: TauUnit::Call,
+                emit: if several { Emit::Activation } else { emit },
+            }),
+        })
+    };
+    team.local().zip((0..).map(AgentId)).map(door).collect()
+}
+
+fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2aTransport, ServeError> {
+    let environment = Environment::of(&spec.directory).map_err(ServeError::Unfit)?;
+    let mut peers = BTreeMap::new();
+    for (name, peer) in &spec.peers {
+        let unfit = |what: &str| ServeError::Unfit(format!("[peers.{name}] {what}"));
+        let credential = match &peer.key {
+            None => None,
+            Some(key) => {
+                let token = environment.get(key).ok_or_else(|| {
+                    unfit(&format!("key: there is no variable {key}: set it, or write it into .env beside the node file"))
+                })?;
+                Some(Secret::bearer(token.trim()).ok_or_else(|| unfit("key: this is no token"))?)
+            }
+        };
+        let url = peer.url.parse().map_err(|_| unfit("url: this is no address"))?;
+        if let Some(id) = number(name) {
+            peers.insert(id, PeerAddress { url, elsewhere: BTreeMap::new(), credential });
+        }
+    }
+    let limits = ClientLimits {
+        wire: spec.wire_limits(),
+        reply_bytes_max: spec.limits.body_bytes_max,
+        connect_ms_max: 5_000,
+        reply_ms_max: 15_000,
+        carried_max: 256,
+    };
+    A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() })
+        .map_err(|e| ServeError::Unfit(format!("peers cannot be called: {e}")))
+}
+
+fn identities(
+    spec: &NodeSpec,
+    operator: &str,
+    number: impl Fn(&str) -> Option<PeerId>,
+) -> Result<Identities, ServeError> {
+    let mut known = BTreeMap::new();
+    let (rate, burst) = (1e6, 1e6);
+    let token = Some(TokenHash::of(operator));
+    known.insert(PeerId::OPERATOR, Identity { token, certificate: None, rate, burst, push: vec![] });
+    for (name, peer) in &spec.peers {
+        let push = peer.push.clone().unwrap_or_else(|| vec![peer.url.clone()]);
+        let push: Result<_, _> = push.iter().map(|url| url.parse()).collect();
+        let push = push.map_err(|_| ServeError::Unfit(format!("[peers.{name}] push: this is no address")))?;
+        let token = peer.token.as_ref().and_then(|token| token.parse().ok());
+        if let Some(id) = number(name) {
+            let (rate, burst) = (peer.rate, peer.burst);
+            known.insert(id, Identity { token, certificate: None, rate, burst, push });
+        }
+    }
+    Ok(Identities::new(known))
+}
+
+fn server_limits(spec: &NodeSpec) -> ServerLimits {
+    ServerLimits {
+        wire: spec.wire_limits(),
+        body_bytes_max: spec.limits.body_bytes_max,
+        header_ms_max: 10_000,
+        body_ms_max: 30_000,
+        wait_ms_max: spec.time.deadline_ms,
+        streams_max: spec.limits.streams_max,
+        connections_max: 512,
+    }
+}
+
+fn io_error(what: &str, source: io::Error) -> ServeError {
+    ServeError::Io { what: what.to_owned(), source }
+}

@@ -1,0 +1,106 @@
+//! What a node file must hold beyond its form.
+
+use relevo::team::{TeamSpec, nearest};
+
+use super::{NodeSpec, PeerSection};
+use crate::transport::a2a::TokenHash;
+
+/// The place of a fault, and what it is.
+type Fault = (Vec<String>, String);
+
+impl NodeSpec {
+    pub(super) fn check(&self, team: &TeamSpec) -> Result<(), Fault> {
+        let fault = |place: &str, message: String| {
+            Err((place.split('/').map(str::to_owned).collect::<Vec<_>>(), message))
+        };
+        if let Some(message) = bad_name(&self.name) {
+            return fault("name", message);
+        }
+        let local = || team.local().map(|agent| agent.name.as_str());
+        if !local().any(|name| name == self.entry) {
+            return fault("entry", unknown_agent(&self.entry, local()));
+        }
+        if !self.listen.address.ip().is_loopback() {
+            if !self.listen.public {
+                let message = "this address can be reached from other machines: say public = true if that is meant, or \
+                               use 127.0.0.1";
+                return fault("listen/address", message.to_owned());
+            }
+            let message = "without TLS, nothing but loopback is served: use 127.0.0.1, behind something that ends TLS";
+            return fault("listen/address", message.to_owned());
+        }
+        for (key, value) in [
+            ("learner/horizon", self.learner.horizon),
+            ("time/deadline_ms", self.time.deadline_ms),
+            ("time/outcome_after", self.time.outcome_after),
+            ("time/poll_ms", self.time.poll_ms),
+            ("limits/open_max", self.limits.open_max as u64),
+            ("limits/body_bytes_max", self.limits.body_bytes_max as u64),
+            ("ledger/snapshot_entries", self.ledger.snapshot_entries),
+        ] {
+            if value == 0 {
+                return fault(key, "it must be 1 or more".to_owned());
+            }
+        }
+        for (name, peer) in &self.peers {
+            self.check_peer(name, peer, team)?;
+        }
+        for agent in &team.agents {
+            if let Some((peer, _)) = agent.remote()
+                && !self.peers.contains_key(peer)
+            {
+                let message = format!(
+                    "agent {:?} of the team is of {peer:?}, which is no peer: add [peers.{peer}], or run relevo join",
+                    agent.name
+                );
+                return fault("team", message);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_peer(&self, name: &str, peer: &PeerSection, team: &TeamSpec) -> Result<(), Fault> {
+        let fault = |key: &str, message: String| {
+            let place = ["peers", name, key].iter().filter(|part| !part.is_empty());
+            Err((place.map(|part| (*part).to_owned()).collect::<Vec<_>>(), message))
+        };
+        if let Some(message) = bad_name(name) {
+            return fault("", message);
+        }
+        if name == "operator" || name == self.name {
+            return fault("", format!("{name:?} is the name of somebody else: give the peer another"));
+        }
+        if !(peer.url.starts_with("http://") || peer.url.starts_with("https://")) {
+            return fault("url", "a url begins with http:// or https://".to_owned());
+        }
+        if let Some(token) = &peer.token
+            && token.parse::<TokenHash>().is_err()
+        {
+            let message = "this is not the hash of a token: relevo join makes one, blake3: and 64 hexadecimal digits";
+            return fault("token", message.to_owned());
+        }
+        let local = || team.local().map(|agent| agent.name.as_str());
+        if let Some(other) = peer.may_hand_to.iter().find(|agent| !local().any(|name| name == **agent)) {
+            return fault("may_hand_to", unknown_agent(other, local()));
+        }
+        for (key, value) in [("rate", peer.rate), ("burst", peer.burst)] {
+            if !(value.is_finite() && value >= 1.0) {
+                return fault(key, "it must be a number, 1 or more".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bad_name(name: &str) -> Option<String> {
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    let is_good = !name.is_empty() && name.len() <= 64 && name.bytes().all(allowed);
+    (!is_good).then(|| "a name has 1 to 64 characters out of a-z 0-9 - _".to_owned())
+}
+
+fn unknown_agent<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    match nearest(name, known.clone()) {
+        Some(near) => format!("no agent of this node is called {name:?}; did you mean {near:?}?"),
+        None => format!("no agent of this node is called {name:?}; there are {}", known.collect::<Vec<_>>().join(", ")),
+    }
+}

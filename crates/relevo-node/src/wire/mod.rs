@@ -1,0 +1,122 @@
+//! The only way in and out: A2A messages, read once, strictly, within limits; and written. `docs/wire.md` says what they
+//! mean, `vectors/` what any implementation must do with them.
+
+use relevo::artifact::Artifact;
+use relevo_core::units::Bounds;
+
+use crate::ids::WireId;
+
+/// The name of the extension by which values are passed; a change of its meaning is a new name.
+pub const EXTENSION: &str = "https://w3id.org/relevo/a2a/value-passing/v1";
+
+/// Why something that came in is refused. The word is what is counted, shown and answered; it never holds what came in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{word}: {message}")]
+pub struct WireError {
+    /// The kind of fault, such as `bad-value`.
+    pub word: &'static str,
+    /// What is wrong, and what to send instead.
+    pub message: String,
+}
+
+/// How much may come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of what is handed over, or comes back.
+    pub payload_bytes_max: usize,
+    /// How far before the receiver's time the id of a handoff may lie, in milliseconds: older ones are forgotten.
+    pub remembered_ms: u64,
+}
+
+/// How far ahead of the receiver's time the id of a handoff may lie, in milliseconds.
+pub const AHEAD_MS_MAX: u64 = 5 * 60 * 1000;
+
+/// What an agent declares on its card about the values it returns.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Terms {
+    /// Between which V lies.
+    pub bounds: Bounds,
+    /// Its discount, for people: the sender's own applies.
+    pub discount: f64,
+    /// In what its durations are measured, for people.
+    pub tau_unit: TauUnit,
+    /// When V is known.
+    pub emit: Emit,
+}
+
+/// In what durations are measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TauUnit {
+    /// `call`: one call of an agent.
+    Call,
+    /// `second`
+    Second,
+    /// `handoff`
+    Handoff,
+}
+
+/// When V is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emit {
+    /// `activation`: before the agent's work.
+    Activation,
+    /// `operation`: after it, which V then contains, discounted.
+    Operation,
+}
+
+/// What came in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Incoming {
+    /// Work.
+    Handoff(Arrival),
+    /// How good work was that went out of here.
+    Outcome(OutcomeNote),
+}
+
+/// Work that came in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Arrival {
+    /// The id of the message.
+    pub message: String,
+    /// How long the sender waits, counted from receipt; `None` from somebody who does not pass values.
+    pub deadline_ms: Option<u32>,
+    /// The context that the sender gives it, if it gives one.
+    pub context: Option<String>,
+    /// What is handed over.
+    pub artifact: Artifact,
+    /// BLAKE3 over agent, deadline and artifact, by which the same message is known from another under the same id.
+    pub digest: [u8; 32],
+}
+
+/// How good the work of a handoff was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutcomeNote {
+    /// The handoff.
+    pub handoff: WireId,
+    /// In [0, 1].
+    pub outcome: f64,
+}
+
+/// How a task stands at another organisation, as it tells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its name there; none where it answered at once and keeps nothing.
+    pub task: Option<String>,
+    /// How far it is.
+    pub progress: Progress,
+    /// The value, if there is one; refused where it is not as it must be.
+    pub value: Option<Result<f64, WireError>>,
+}
+
+/// How far a task is at another organisation.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// It is being worked on.
+    Working,
+    /// It wants something that nobody here can give.
+    Asks,
+    /// This came out.
+    Completed(Artifact),
+    /// Nothing came out, and why, as a word: `failed`, `canceled`, `rejected`.
+    Ended(&'static str),
+}
