@@ -1,10 +1,23 @@
 //! The only way in and out: A2A messages, read once, strictly, within limits; and written. `docs/wire.md` says what they
 //! mean, `vectors/` what any implementation must do with them.
 
+mod artifact;
+mod card;
+mod outcome;
+mod reply;
+mod request;
+pub mod word;
+
 use relevo::artifact::Artifact;
 use relevo_core::units::Bounds;
+use serde_json::{Map, Value};
 
 use crate::ids::WireId;
+
+pub use artifact::{FACTS_MEDIA_TYPE, crosses};
+pub use outcome::{acknowledged, noted, outcome};
+pub use reply::{answered, standing, status_metadata, task};
+pub use request::{handoff, incoming};
 
 /// The name of the extension by which values are passed; a change of its meaning is a new name.
 pub const EXTENSION: &str = "https://w3id.org/relevo/a2a/value-passing/v1";
@@ -13,7 +26,7 @@ pub const EXTENSION: &str = "https://w3id.org/relevo/a2a/value-passing/v1";
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{word}: {message}")]
 pub struct WireError {
-    /// The kind of fault, such as `bad-value`.
+    /// The kind of fault: one of [`word::ALL`].
     pub word: &'static str,
     /// What is wrong, and what to send instead.
     pub message: String,
@@ -27,6 +40,18 @@ pub struct Limits {
     /// How far before the receiver's time the id of a handoff may lie, in milliseconds: older ones are forgotten.
     pub remembered_ms: u64,
 }
+
+/// The longest id of a message, a context or a task that is not an id of a handoff, in bytes.
+pub const ID_BYTES_MAX: usize = 128;
+
+/// The most parts that a message or a result may have.
+pub const PARTS_MAX: usize = 16;
+
+/// How deep lists and objects may be nested in what is handed over as JSON.
+pub const NESTING_MAX: usize = 64;
+
+/// The longest `sig` of a value, in bytes.
+pub const SIG_BYTES_MAX: usize = 512;
 
 /// How far ahead of the receiver's time the id of a handoff may lie, in milliseconds.
 pub const AHEAD_MS_MAX: u64 = 5 * 60 * 1000;
@@ -84,7 +109,8 @@ pub struct Arrival {
     pub context: Option<String>,
     /// What is handed over.
     pub artifact: Artifact,
-    /// BLAKE3 over agent, deadline and artifact, by which the same message is known from another under the same id.
+    /// BLAKE3 over the agent, whether values are passed, and the artifact, by which the same message is known from another
+    /// under the same id. The deadline is not in it: whoever sends again has less time left.
     pub digest: [u8; 32],
 }
 
@@ -95,6 +121,8 @@ pub struct OutcomeNote {
     pub handoff: WireId,
     /// In [0, 1].
     pub outcome: f64,
+    /// Whether what was told lay outside.
+    pub is_clamped: bool,
 }
 
 /// How a task stands at another organisation, as it tells.
@@ -119,4 +147,31 @@ pub enum Progress {
     Completed(Artifact),
     /// Nothing came out, and why, as a word: `failed`, `canceled`, `rejected`.
     Ended(&'static str),
+}
+
+fn refused<T>(word: &'static str, message: impl Into<String>) -> Result<T, WireError> {
+    Err(WireError { word, message: message.into() })
+}
+
+/// The object that has all of these fields, and no others but those.
+fn object<'v>(value: &'v Value, must: &[&str], may: &[&str]) -> Option<&'v Map<String, Value>> {
+    let object = value.as_object()?;
+    let is_known = |name: &String| must.iter().chain(may).any(|known| known == name);
+    (must.iter().all(|name| object.contains_key(*name)) && object.keys().all(is_known)).then_some(object)
+}
+
+/// A finite number.
+fn number(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| number.is_finite())
+}
+
+/// A whole number from 1 to 2^31 - 1, also where it is written `1.0`: protobuf knows no other numbers than doubles.
+fn count(value: &Value) -> Option<u32> {
+    let in_range = |n: &f64| n.fract() == 0.0 && (1.0..=f64::from(i32::MAX)).contains(n);
+    number(value).filter(in_range).map(|n| n as u32)
+}
+
+/// An id that others give, which goes into tables, logs and URLs.
+fn is_plain_id(text: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
