@@ -3,6 +3,10 @@
 //! What was written since the last commit can be read, and is gone after a crash; what was committed is there for ever.
 //! Implementations are held to [`contract`].
 
+pub mod contract;
+pub mod memory;
+pub mod sqlite;
+
 use relevo::artifact::Artifact;
 use relevo_core::ids::{AgentId, HandoffId};
 
