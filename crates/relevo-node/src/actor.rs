@@ -87,10 +87,11 @@ impl Node {
         let reader = Mutex::new(parts.store.reader()?);
         let asked = Arc::<AtomicUsize>::default();
         let watched = Watched::default();
-        let node = Arc::new(Node { inbox: inbox.clone(), asked: asked.clone(), reader, watched: watched.clone() });
+        let node =
+            Arc::new(Node { inbox: inbox.clone(), asked: asked.clone(), reader, watched: watched.clone() });
         let clock = parts.stage.clock();
         let Parts { stage, spec, store, transport, runtime, approvals } = parts;
-        let mut actor = Actor {
+        let actor = Actor {
             stage,
             spec,
             transport,
@@ -191,8 +192,7 @@ impl Actor {
         acts: &mut Vec<Act<'static>>,
     ) -> Result<Machine<'static>, MachineError> {
         let now = (self.clock)();
-        let mut machine =
-            Machine::recover(self.stage, self.spec.clone(), store, now, &mut Entropy, acts)?;
+        let mut machine = Machine::recover(self.stage, self.spec.clone(), store, now, &mut Entropy, acts)?;
         machine.commit()?;
         Ok(machine)
     }
@@ -359,7 +359,8 @@ impl Actor {
         }
         self.heard = now;
         for (task, ask) in std::mem::take(&mut self.asking) {
-            let standing = Approvals::of(&self.approvals).standing(&ask.id, &ask.asked, now.as_millis() as u64);
+            let standing =
+                Approvals::of(&self.approvals).standing(&ask.id, &ask.asked, now.as_millis() as u64);
             self.answered(task, ask, standing, turn);
         }
     }

@@ -11,6 +11,7 @@
 
 pub mod actor;
 pub mod door;
+pub mod folder;
 pub mod ids;
 pub mod machine;
 pub mod store;

@@ -122,7 +122,7 @@ proptest! {
 
     #[test]
     fn an_outcome_arrives_as_it_was_sent(message in wire_id(), handoff in wire_id(), outcome in 0.0..=1.0) {
-        for request in arrives(&wire::outcome(&message, &handoff, "task-1", outcome)) {
+        for request in arrives(&wire::outcome(&message, &handoff, Some("task-1"), outcome)) {
             let read = wire::incoming("unxz", &request, &LIMITS, NOW_MS).unwrap();
             let Incoming::Outcome(note) = read else { panic!("a handoff") };
             prop_assert_eq!((note.handoff, note.outcome, note.is_clamped), (handoff, outcome, false));
@@ -171,7 +171,7 @@ proptest! {
         junk in junk(),
     ) {
         let row = TaskRow { message: wire.to_string(), value: Some(0.5), passes_value: true, ..row };
-        for request in [wire::handoff(&wire, Some(9), "c", &artifact), wire::outcome(&wire, &wire, "t", 0.5)] {
+        for request in [wire::handoff(&wire, Some(9), "c", &artifact), wire::outcome(&wire, &wire, Some("t"), 0.5)] {
             for request in spoilt(&request, &place, &junk) {
                 listed(wire::incoming("unxz", &request, &LIMITS, NOW_MS).err());
             }

@@ -83,7 +83,10 @@ impl<'s> Machine<'s> {
         };
         let (all, own) = (self.open.values().sum::<usize>(), self.open.get(&peer).copied().unwrap_or(0));
         if all >= self.spec.open_max || own >= spec.open_max {
-            return Err(Refusal::transient("overloaded", "too many tasks are open: try again when some have ended"));
+            return Err(Refusal::transient(
+                "overloaded",
+                "too many tasks are open: try again when some have ended",
+            ));
         }
         Ok(to)
     }

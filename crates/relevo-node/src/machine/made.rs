@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a hop keeps of the time that its task has, in milliseconds: every chain of handoffs ends.
-pub const HOP_MS: u64 = 10;
+pub(super) const HOP_MS: u64 = 10;
 
 /// The time before a packet that could not be carried is carried again, doubled each time, in milliseconds.
 const AGAIN_MS: (u64, u64) = (200, 30_000);
@@ -110,7 +110,8 @@ impl<'s> Machine<'s> {
             }
             (MadeRow { artifact: Some(artifact), .. }, MadeState::Sending) => {
                 let passes_value = row.passes_value.unwrap_or(terms.flatten().is_some());
-                let left = row.deadline_ms.saturating_sub(turn.now_ms).clamp(1, u64::from(u32::MAX >> 1)) as u32;
+                let left =
+                    row.deadline_ms.saturating_sub(turn.now_ms).clamp(1, u64::from(u32::MAX >> 1)) as u32;
                 let request = wire::handoff(&wire, passes_value.then_some(left), &wire.to_string(), artifact);
                 if row.passes_value.is_none() {
                     self.put_made(&MadeRow { passes_value: Some(passes_value), ..row.clone() })?;

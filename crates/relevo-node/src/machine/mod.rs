@@ -147,7 +147,7 @@ impl<'s> Machine<'s> {
             Input::Reported { wire, report } => self.reported(&mut turn, wire, report),
             Input::Returned { task, agent, outcome, ms } => {
                 self.returned(&mut turn, task, (agent, outcome, ms))
-            },
+            }
             Input::Answered { task, granted, by } => self.answered(&mut turn, task, granted, by),
             Input::Tick => Ok(()),
         }?;
@@ -271,19 +271,16 @@ impl<'s> Machine<'s> {
         for (agent, effect) in self.crew.tell(self.stage, agent, event)? {
             match effect {
                 Effect::Record(record) => self.record(agent, record),
-                other => return Err(MachineError::Unfit(format!("nobody can do {other:?} outside of a task"))),
+                other => {
+                    return Err(MachineError::Unfit(format!("nobody can do {other:?} outside of a task")));
+                }
             }
         }
         Ok(())
     }
 
     /// A handoff that an agent made, or was given, is given up: nothing is learned from it.
-    fn censor(
-        &mut self,
-        agent: AgentId,
-        handoff: HandoffId,
-        why: &'static str,
-    ) -> Result<(), MachineError> {
+    fn censor(&mut self, agent: AgentId, handoff: HandoffId, why: &'static str) -> Result<(), MachineError> {
         self.tell(agent, Event::Expired { handoff })?;
         self.record(AgentId::ORIGIN, Record::Censored { handoff, why: why.to_owned() });
         Ok(())

@@ -73,19 +73,33 @@ impl<'s> Machine<'s> {
         let crew = Crew::new(stage, spec.seed, spec.horizon)?;
         let known = recovered.peers.iter().enumerate().map(|(number, (name, counters))| {
             let configured = spec.peers.get(name).cloned();
-            let stranger = PeerSpec { name: name.clone(), may_hand_to: Some(Default::default()), ..PeerSpec::default() };
+            let stranger =
+                PeerSpec { name: name.clone(), may_hand_to: Some(Default::default()), ..PeerSpec::default() };
             let of_peer = match number {
                 0 => PeerSpec::operator(spec.open_max),
                 _ => configured.unwrap_or(stranger),
             };
             Peer { spec: of_peer, counters: Counters::of_bytes(counters), is_dirty: false }
         });
-        let ledger = LedgerEnd { chain: Default::default(), fresh: vec![], entries: 0, snapshot: 0, is_dirty: false };
+        let ledger =
+            LedgerEnd { chain: Default::default(), fresh: vec![], entries: 0, snapshot: 0, is_dirty: false };
         let peers = known.collect();
         let maps = Default::default();
         let (flying, failed, due, terms, open) = Default::default();
-        let mut machine =
-            Machine { stage, spec, store, crew, stays: maps, flying, failed, due, terms, peers, ledger, open };
+        let mut machine = Machine {
+            stage,
+            spec,
+            store,
+            crew,
+            stays: maps,
+            flying,
+            failed,
+            due,
+            terms,
+            peers,
+            ledger,
+            open,
+        };
         machine.fold(recovered.snapshot)?;
         let mut turn = Turn { now_ms, ids, acts };
         for (peer, id) in recovered.open {
@@ -137,14 +151,15 @@ impl<'s> Machine<'s> {
                 }
             }
         };
-        self.store.ledger(after, &mut |bytes| {
-            take(&mut decoder, bytes).map_err(|e| {
-                let message = e.to_string();
-                failure = Some(e);
-                StoreError::Damaged(message)
+        self.store
+            .ledger(after, &mut |bytes| {
+                take(&mut decoder, bytes).map_err(|e| {
+                    let message = e.to_string();
+                    failure = Some(e);
+                    StoreError::Damaged(message)
+                })
             })
-        })
-        .map_err(|e| failure.take().unwrap_or(MachineError::Store(e)))?;
+            .map_err(|e| failure.take().unwrap_or(MachineError::Store(e)))?;
         self.ledger.chain = decoder.chain().clone();
         self.ledger.entries = decoder.entries();
         if self.ledger.entries == 0 {
@@ -184,7 +199,8 @@ impl<'s> Machine<'s> {
         // The seal of the commit comes behind the record of the snapshot, so that a snapshot begins where a link does.
         let names = self.crew.names.clone();
         let state = Snapshot { config: self.config(), head: [0; 32], entries: 0, names, participants };
-        let digest = *blake3::hash(&minicbor::to_vec(&state).expect("writing into memory cannot fail")).as_bytes();
+        let digest =
+            *blake3::hash(&minicbor::to_vec(&state).expect("writing into memory cannot fail")).as_bytes();
         let entries = self.ledger.entries;
         self.record(AgentId::ORIGIN, Record::Snapshotted { entries, digest });
         let head = self.ledger.chain.clone().seal();

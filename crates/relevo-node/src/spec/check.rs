@@ -16,9 +16,9 @@ impl NodeSpec {
         if let Some(message) = bad_name(&self.name) {
             return fault("name", message);
         }
-        let local = || team.local().map(|agent| agent.name.as_str());
-        if !local().any(|name| name == self.entry) {
-            return fault("entry", unknown_agent(&self.entry, local()));
+        let local: Vec<&str> = team.local().map(|agent| agent.name.as_str()).collect();
+        if !local.contains(&self.entry.as_str()) {
+            return fault("entry", unknown_agent(&self.entry, &local));
         }
         if !self.listen.address.ip().is_loopback() {
             if !self.listen.public {
@@ -79,9 +79,9 @@ impl NodeSpec {
             let message = "this is not the hash of a token: relevo join makes one, blake3: and 64 hexadecimal digits";
             return fault("token", message.to_owned());
         }
-        let local = || team.local().map(|agent| agent.name.as_str());
-        if let Some(other) = peer.may_hand_to.iter().find(|agent| !local().any(|name| name == **agent)) {
-            return fault("may_hand_to", unknown_agent(other, local()));
+        let local: Vec<&str> = team.local().map(|agent| agent.name.as_str()).collect();
+        if let Some(other) = peer.may_hand_to.iter().find(|agent| !local.contains(&agent.as_str())) {
+            return fault("may_hand_to", unknown_agent(other, &local));
         }
         for (key, value) in [("rate", peer.rate), ("burst", peer.burst)] {
             if !(value.is_finite() && value >= 1.0) {
@@ -98,9 +98,9 @@ fn bad_name(name: &str) -> Option<String> {
     (!is_good).then(|| "a name has 1 to 64 characters out of a-z 0-9 - _".to_owned())
 }
 
-fn unknown_agent<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    match nearest(name, known.clone()) {
+fn unknown_agent(name: &str, known: &[&str]) -> String {
+    match nearest(name, known.iter().copied()) {
         Some(near) => format!("no agent of this node is called {name:?}; did you mean {near:?}?"),
-        None => format!("no agent of this node is called {name:?}; there are {}", known.collect::<Vec<_>>().join(", ")),
+        None => format!("no agent of this node is called {name:?}; there are {}", known.join(", ")),
     }
 }

@@ -12,14 +12,14 @@ use super::{
 use crate::ids::WireId;
 
 /// The message that tells how good the work of a handoff was. It refers to the task that the handoff has become at the
-/// receiver, and is not part of it: that has ended.
-pub fn outcome(message: &WireId, handoff: &WireId, task: &str, outcome: f64) -> SendMessageRequest {
+/// receiver, where that is known, and is not part of it: that has ended.
+pub fn outcome(message: &WireId, handoff: &WireId, task: Option<&str>, outcome: f64) -> SendMessageRequest {
     request(Message {
         message_id: message.to_string(),
         parts: vec![Part::data(json!({}))],
         metadata: Some(under_extension(json!({"handoffId": handoff.to_string(), "outcome": outcome}))),
         extensions: Some(vec![EXTENSION.to_owned()]),
-        reference_task_ids: Some(vec![task.to_owned()]),
+        reference_task_ids: task.map(|task| vec![task.to_owned()]),
         ..empty(Role::User)
     })
 }

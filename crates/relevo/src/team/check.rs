@@ -333,6 +333,7 @@ pub(super) fn check_name(place: String, name: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// The line of a byte of a text, from 1.
 pub fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count()
 }

@@ -15,8 +15,8 @@ mod reward;
 mod tools;
 mod trace;
 
-pub use check::{line_of, nearest, place_in, plainly};
 pub(crate) use check::shown;
+pub use check::{line_of, nearest, place_in, plainly};
 pub use coordinator::{CoordinatorSection, Failures, PlanName, Variants};
 pub use guards::{AllowSection, ApprovalSection, ApprovalWhen, GuardsSection};
 pub use judges::{AuditSection, JudgeSpec, RelativeSection};

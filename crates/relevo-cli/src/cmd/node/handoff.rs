@@ -191,8 +191,9 @@ async fn hand_all(
 
 pub(crate) fn outcome(arguments: &OutcomeArguments) -> Result<ExitCode, Fault> {
     let (spec, _) = NodeSpec::load(&arguments.node)?;
-    let handoff = WireId::parse(&arguments.handoff)
-        .ok_or("this is not the id of a handoff: relevo handoff prints one, such as 0199a7c2-6f1e-7b3a-...")?;
+    let handoff = WireId::parse(&arguments.handoff).ok_or(
+        "this is not the id of a handoff: relevo handoff prints one, such as 0199a7c2-6f1e-7b3a-...",
+    )?;
     if !(0.0..=1.0).contains(&arguments.quality) {
         return Err(format!("{}: a quality lies between 0 and 1", arguments.quality).into());
     }

@@ -3,11 +3,7 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use relevo_node::{
-    folder::new_token,
-    spec::NodeSpec,
-    transport::a2a::TokenHash,
-};
+use relevo_node::{folder::new_token, spec::NodeSpec, transport::a2a::TokenHash};
 
 use crate::{
     cmd::{Fault, print, say},
@@ -40,7 +36,9 @@ pub(crate) fn join(arguments: &JoinArguments) -> Result<ExitCode, Fault> {
     let text = fs::read_to_string(node).map_err(|e| format!("{}: {e}", node.display()))?;
     let document: toml::Table = toml::from_str(&text).map_err(|e| format!("{}: {e}", node.display()))?;
     if document.get("peers").and_then(|peers| peers.get(name)).is_some() {
-        return Err(format!("{}: {name:?} is known already: edit [peers.{name}] there", node.display()).into());
+        return Err(
+            format!("{}: {name:?} is known already: edit [peers.{name}] there", node.display()).into()
+        );
     }
     let token = new_token();
     let mut section = toml::Table::new();

@@ -34,7 +34,10 @@ pub(crate) fn peers(arguments: &PeersArguments) -> Result<ExitCode, Fault> {
         let peers: serde_json::Map<String, serde_json::Value> = peers
             .into_iter()
             .map(|(name, Counters { counts, value_min, value_max })| {
-                (name, serde_json::json!({ "counts": counts, "value_min": value_min, "value_max": value_max }))
+                (
+                    name,
+                    serde_json::json!({ "counts": counts, "value_min": value_min, "value_max": value_max }),
+                )
             })
             .collect();
         print(&format!("{}\n", serde_json::to_string_pretty(&peers)?))?;

@@ -4,7 +4,7 @@ use std::{error::Error, sync::Arc};
 
 use minicbor::{Decoder, data::Type as Cbor};
 use relevo::artifact::Artifact;
-use relevo_core::ids::{AgentId};
+use relevo_core::ids::AgentId;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 
 use crate::{
