@@ -296,6 +296,15 @@ fn what_comes_back_is_learned_from_after_the_task_has_left() {
     let nobody = crew.tell(&stage, FAR, Event::Replan).unwrap_err();
     assert!(matches!(nobody, EpisodeError::Nobody { agent: FAR }), "{nobody}");
 
+    // A task that is given up while it waits leaves nothing behind.
+    let (mut episode, mut did) = (arrive(&stage, &mut crew, 99), vec![]);
+    assert!(play(&mut crew, &mut episode, &mut did));
+    let active = |crew: &Crew| crew.participants[0].active().count();
+    assert_eq!(active(&crew), 1);
+    let told = episode.give_up(&mut crew).unwrap();
+    assert!(matches!(told[..], [(FRONT, Effect::Record(Record::Expired { .. }))]), "{told:?}");
+    assert_eq!(active(&crew), 0);
+
     // Where guards leave nothing to choose, no value goes back, and how it ended says why.
     let shut = TEAM
         .replace("decides = \"after\"", "decides = \"before\"")
@@ -331,6 +340,7 @@ fn what_makes_no_node_is_refused_with_what_to_do() {
         (far, far.replace("orgb/far", "far"), "remote = \"PEER/AGENT\""),
         (far, far.replace("orgb/far", "/far"), "\"\" is no name"),
         (far, far.replace("orgb/far", "orgb/far/away"), "\"far/away\" is no name"),
+        (far, far.replace("orgb/far", "orgbb/far"), "no peer \"orgbb\" is known; did you mean \"orgb\"?"),
         ("start = \"front\"", "start = \"far@b\"".into(), "begin with an agent of this team"),
         ("on_exceed = \"ask\"", "on_exceed = { hand_off = \"far@b\" }".into(), "cannot take a task over"),
         (

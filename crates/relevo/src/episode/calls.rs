@@ -3,7 +3,7 @@
 use relevo_core::{
     ids::{AgentId, HandoffId},
     learner::{DecisionPoint, Regime},
-    protocol::{Event, Next},
+    protocol::{Effect, Event, Next},
     record::Record,
     units::{Tau, Usage},
 };
@@ -163,5 +163,37 @@ impl<'s> Episode<'s> {
             false => Event::Performed { handoff, reward, tau: Tau::ONE, usage, next },
         };
         self.tell(crew, agent, event)
+    }
+
+    /// A person has answered the question that the episode waits for.
+    ///
+    /// # Panics
+    ///
+    /// If it waits for none: [`Step::Ask`] was not the last step.
+    pub fn answered(&mut self, crew: &mut Crew, granted: bool, by: String) {
+        let Some(calling) = &mut self.calling else { unreachable!("an answer follows a question") };
+        let Pass::Question(question, since) = &calling.pass else {
+            unreachable!("an answer follows a question")
+        };
+        self.guard.waited((crew.clock)().saturating_sub(*since));
+        match granted {
+            true => self.guard.approve(&mut crew.guard, question, (crew.clock)()),
+            false => drop(self.guard.deny()),
+        }
+        self.notes.push_back(Record::Permitted { handoff: calling.handoff, granted, by });
+        calling.pass = Pass::Answered;
+    }
+
+    /// The task is given up while it waits: its call or question is called off, and nothing is learned from it. The records
+    /// that come of it are returned; the call itself ends when [`Call::outcome`] is dropped.
+    pub fn give_up(mut self, crew: &mut Crew) -> Result<Vec<(AgentId, Effect)>, EpisodeError> {
+        let Some(Calling { participant, handoff, pass, .. }) = self.calling.take() else {
+            return Ok(vec![]);
+        };
+        if let Pass::Permitted(permit) = pass {
+            let ended = Err(FailureKind::Cancelled);
+            self.guard.after_call(&mut crew.guard, permit, Cost::default(), ended);
+        }
+        crew.tell(self.stage, participant, Event::Expired { handoff })
     }
 }

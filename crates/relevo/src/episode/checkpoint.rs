@@ -11,8 +11,7 @@ use relevo_core::{
 
 use super::{Calling, Crew, Episode, EpisodeEnd, EpisodeError, Pass};
 use crate::{
-    guard::{Question, SavedGuard, StopReason, TaskGuard, Why},
-    reward::Spent,
+    guard::{Question, SavedGuard, TaskGuard, Why},
     stage::{SavedScene, Stage},
 };
 
@@ -157,31 +156,10 @@ impl<'s> Episode<'s> {
                 Pass::Question(Question { agent, estimate, why }, since)
             }
         };
-        let (notes, todo, script) = Default::default();
-        let end = EpisodeEnd {
-            episode: number,
-            episode_return,
-            handoffs,
-            stop: StopReason::Ended,
-            path,
-            quality: None,
-            spent: Spent::default(),
-            greedy,
-        };
-        Ok(Episode {
-            stage,
-            scene: stage.reopen(scene)?,
-            number,
-            notes,
-            todo,
-            calling: Some(Calling { participant, handoff, operation, pass, takeover }),
-            news: None,
-            ending: None,
-            script,
-            guard: TaskGuard::restore(guard, &crew.guard, (crew.clock)())?,
-            end,
-            discount,
-            replans: None,
-        })
+        let guard = TaskGuard::restore(guard, &crew.guard, (crew.clock)())?;
+        let begun = Episode::of(stage, stage.reopen(scene)?, number, guard);
+        let end = EpisodeEnd { episode_return, handoffs, path, greedy, ..begun.end };
+        let calling = Some(Calling { participant, handoff, operation, pass, takeover });
+        Ok(Episode { calling, end, discount, ..begun })
     }
 }

@@ -223,6 +223,15 @@ impl<'s> Episode<'s> {
         entry: Handoff,
         script: VecDeque<Record>,
     ) -> Result<Self, EpisodeError> {
+        let guard = TaskGuard::new(&mut crew.guard, (crew.clock)());
+        let mut episode = Episode { script, ..Episode::of(stage, scene, number, guard) };
+        episode.deliver(crew, entry)?;
+        Ok(episode)
+    }
+
+    /// One in which nothing has happened yet.
+    fn of(stage: &'s Stage, scene: Scene<'s>, number: u64, guard: TaskGuard) -> Self {
+        let (notes, todo, script) = Default::default();
         let end = EpisodeEnd {
             episode: number,
             episode_return: 0.0,
@@ -233,28 +242,26 @@ impl<'s> Episode<'s> {
             spent: Spent::default(),
             greedy: true,
         };
-        let guard = TaskGuard::new(&mut crew.guard, (crew.clock)());
-        let (notes, todo) = Default::default();
-        let mut episode = Episode {
+        let (calling, news, ending, replans) = Default::default();
+        let discount = 1.0;
+        Episode {
             stage,
             scene,
             number,
             notes,
             todo,
-            calling: None,
-            news: None,
-            ending: None,
+            calling,
+            news,
+            ending,
             script,
             guard,
             end,
-            discount: 1.0,
-            replans: None,
-        };
-        episode.deliver(crew, entry)?;
-        Ok(episode)
+            discount,
+            replans,
+        }
     }
 
-    /// How it went.
+    /// How it went so far.
     pub fn end(&self) -> &EpisodeEnd {
         &self.end
     }
@@ -275,18 +282,18 @@ impl<'s> Episode<'s> {
     }
 
     /// What the ledger said next has been followed.
-    pub fn followed(&mut self) {
+    pub(crate) fn followed(&mut self) {
         self.script.pop_front();
     }
 
     /// The name of a signature has been recorded already.
-    pub fn is_named(&mut self, named: Signature) {
+    pub(crate) fn is_named(&mut self, named: Signature) {
         let is_named = |note: &Record| matches!(note, Record::Named { signature, .. } if *signature == named);
         self.notes.retain(|note| !is_named(note));
     }
 
     /// A call of an earlier process took so long.
-    pub fn lasted(&mut self, ms: u64) {
+    pub(crate) fn lasted(&mut self, ms: u64) {
         self.guard.lasted(ms);
     }
 
@@ -296,28 +303,13 @@ impl<'s> Episode<'s> {
     }
 
     /// What judges are shown of it.
-    pub fn candidate(&self) -> Candidate {
+    pub(crate) fn candidate(&self) -> Candidate {
         self.scene.candidate(&self.end.path)
     }
 
-    /// The call that the episode waited for has come back, after so many milliseconds.
+    /// The call that the episode waits for has come back, after so many milliseconds.
     pub fn called(&mut self, agent: AgentId, outcome: Outcome, ms: u64) {
         self.news = Some(News::Outcome(agent, outcome, ms));
-    }
-
-    /// A person has answered the question that the episode waits for.
-    pub fn answered(&mut self, crew: &mut Crew, granted: bool, by: String) {
-        let Some(calling) = &mut self.calling else { unreachable!("an answer follows a question") };
-        let Pass::Question(question, since) = &calling.pass else {
-            unreachable!("an answer follows a question")
-        };
-        self.guard.waited((crew.clock)().saturating_sub(*since));
-        match granted {
-            true => self.guard.approve(&mut crew.guard, question, (crew.clock)()),
-            false => drop(self.guard.deny()),
-        }
-        self.notes.push_back(Record::Permitted { handoff: calling.handoff, granted, by });
-        calling.pass = Pass::Answered;
     }
 
     /// What came out has been judged.

@@ -3,6 +3,7 @@
 //! Both act here, and only here.
 
 mod cast;
+mod node;
 mod scene;
 
 use cast::Cast;
@@ -38,10 +39,7 @@ use crate::{
     redact::Redactor,
     reward::Usual,
     tasks::{Epochs, FileTasks, NoTasks, Simulator, Task, TaskError, TaskSource},
-    team::{
-        AgentSpec, CreditSection, EstimatorSection, FINISH, Failures, JudgeSpec, OperationSpec, TasksSpec,
-        TeamSpec,
-    },
+    team::{AgentSpec, EstimatorSection, FINISH, Failures, JudgeSpec, OperationSpec, TasksSpec, TeamSpec},
     tool::ToolServers,
 };
 
@@ -87,12 +85,7 @@ impl Stage {
         directory: &Path,
         simulator: Option<Arc<dyn Simulator>>,
     ) -> Result<Self, TaskError> {
-        if let Some(remote) = team.agents.iter().find(|agent| agent.remote.is_some()) {
-            return Err(TaskError(format!(
-                "agent {:?} is another organisation's: serve the team (relevo serve), or leave it out",
-                remote.name
-            )));
-        }
+        node::without_others(&team)?;
         let tasks: Arc<dyn TaskSource> = match (&team.tasks, &team.problems, simulator.clone()) {
             (Some(spec), _, _) => Arc::new(FileTasks::load(spec, directory)?),
             (None, Some(section), _) => Arc::new(Problems::new(section, directory)?),
@@ -105,15 +98,6 @@ impl Stage {
             }
         };
         Self::set_up(team, directory, simulator, Some(tasks))
-    }
-
-    /// Set up a team whose file lies in `directory` for a node: its tasks are brought and judged by other organisations,
-    /// whose names are given by number, and its remote agents are theirs.
-    pub fn for_node(team: TeamSpec, directory: &Path, peers: Vec<String>) -> Result<Self, TaskError> {
-        if let Some(message) = unservable(&team) {
-            return Err(TaskError(message));
-        }
-        Ok(Stage { peers, ..Self::set_up(team, directory, None, None)? })
     }
 
     fn set_up(
@@ -276,11 +260,6 @@ impl Stage {
     /// Whether tasks come from here, and are judged here.
     pub fn has_tasks(&self) -> bool {
         self.tasks.is_some()
-    }
-
-    /// The other organisation whose agent this is, and what the agent is called there.
-    pub fn remote(&self, agent: AgentId) -> Option<(&str, &str)> {
-        self.team.agents.get(agent.0 as usize)?.remote()
     }
 
     /// Make a file content that is kept for people, after it has gone through the redactor if the team has one.
@@ -460,22 +439,4 @@ impl Stage {
         };
         Ok(Scene::new(self, task, artifact, progress, usual))
     }
-}
-
-/// Why a team cannot be served by a node, if so: what its agents tell goes back while the task is open, and not later.
-fn unservable(team: &TeamSpec) -> Option<String> {
-    let extensions = team.learner.extensions;
-    let what = match team.learner.credit {
-        _ if team.coordinator.is_some() => "a team with a [coordinator]",
-        CreditSection::Relay { .. } => "credit by relay",
-        CreditSection::Trajectory => "credit by trajectory",
-        CreditSection::ValuePassing if extensions.local_model => "the local model",
-        CreditSection::ValuePassing if extensions.refresh.is_some() => "the extension refresh",
-        CreditSection::ValuePassing => return None,
-    };
-    let why = match team.coordinator.is_some() {
-        true => "who is next is decided by each agent that hands over",
-        false => "a node's value goes back while the task is open",
-    };
-    Some(format!("{why}: {what} cannot be served"))
 }
