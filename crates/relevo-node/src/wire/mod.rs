@@ -47,8 +47,9 @@ pub const ID_BYTES_MAX: usize = 128;
 /// The most parts that a message or a result may have.
 pub const PARTS_MAX: usize = 16;
 
-/// How deep lists and objects may be nested in what is handed over as JSON.
-pub const NESTING_MAX: usize = 64;
+/// How deep lists and objects may be nested in what is handed over as JSON: protobuf readers go no deeper than 100
+/// messages, of which a level takes up to three.
+pub const NESTING_MAX: usize = 24;
 
 /// The longest `sig` of a value, in bytes.
 pub const SIG_BYTES_MAX: usize = 512;
