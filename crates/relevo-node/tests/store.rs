@@ -1,13 +1,22 @@
 //! Both stores, held to the contract; and what only a real disk can do.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use relevo_node::store::{
-    contract::{self, Crashable},
-    memory::{Disk, Fault, MemoryStore},
-    sqlite::SqliteStore,
+use relevo::artifact::Artifact;
+use relevo_node::{
+    ids::PeerId,
+    store::{
+        MadeRow, PushRow, Store, StoreError, TaskRow,
+        contract::{self, Crashable},
+        memory::{Disk, Fault, MemoryStore},
+        sqlite::SqliteStore,
+    },
 };
+use rusqlite::Connection;
 use tempfile::TempDir;
+
+const PEER: PeerId = PeerId(0);
+const BATCHES: u64 = 200;
 
 impl Crashable for Memory {
     type Store = MemoryStore;
@@ -64,4 +73,159 @@ fn memory_keeps_to_the_contract() {
 #[test]
 fn sqlite_keeps_to_the_contract() {
     contract::check(|| Folder(TempDir::new().unwrap()));
+}
+
+#[test]
+fn a_cut_log_leaves_whole_commits() {
+    let (folder, cut) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    store.recover().unwrap();
+    store.peer("peer").unwrap();
+    for n in 1..=BATCHES {
+        // Each commit adds a row, changes the one before it, and counts.
+        let before = contract::task(PEER, n - 1);
+        store.put_task(&contract::task(PEER, n)).unwrap();
+        store.put_task(&TaskRow { stay: None, ..before }).unwrap();
+        store.count(PEER, &n.to_le_bytes()).unwrap();
+        store.commit(&n.to_le_bytes()).unwrap();
+    }
+    let log = fs::metadata(folder.path().join("node.db-wal")).unwrap().len() as usize;
+    let mut most = 0;
+    // A prime step falls on every part of a page in the course of the log.
+    for length in (0..log).step_by(97 * 61).chain([log]) {
+        copy(folder.path(), cut.path(), Some(length));
+        let mut store = SqliteStore::open(cut.path()).unwrap();
+        let recovered = store.recover().unwrap();
+        let last = store.commits();
+        let mut n = 0;
+        let read = store.ledger(0, &mut |entries| {
+            n += 1;
+            assert_eq!(entries, u64::to_le_bytes(n), "cut at {length}");
+            Ok(())
+        });
+        read.unwrap();
+        assert!(n == last && last >= most, "cut at {length}: {n} entries of {last} commits, {most} before");
+        most = last;
+        let open = (last > 0).then(|| (PEER, contract::task(PEER, last).id));
+        assert_eq!(recovered.open, Vec::from_iter(open), "cut at {length}");
+        let counted =
+            recovered.peers.first().map_or(0, |(_, count)| u64::from_le_bytes(count[..].try_into().unwrap()));
+        assert_eq!(counted, last, "cut at {length}");
+        assert_eq!(store.task(PEER, contract::task(PEER, last + 1).id).unwrap(), None, "cut at {length}");
+    }
+    assert_eq!(most, BATCHES);
+}
+
+#[test]
+fn one_process_has_a_folder_and_nobody_else_looks_into_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("new/node");
+    let mut store = SqliteStore::open(&path).unwrap();
+    store.recover().unwrap();
+    store.commit(b"").unwrap();
+    let mode = |name: &str| fs::metadata(path.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(
+        (mode(""), mode("node.db"), mode("node.db-wal"), mode("node.lock")),
+        (0o700, 0o600, 0o600, 0o600)
+    );
+    let second = SqliteStore::open(&path).err().unwrap();
+    assert!(matches!(second, StoreError::Locked(_)), "{second}");
+    drop(store);
+    SqliteStore::open(&path).unwrap();
+}
+
+#[test]
+fn what_is_no_store_of_this_format_is_refused_and_left_alone() {
+    let cases: [(&str, &dyn Fn(&Path)); 3] = [
+        ("its format is 2, this relevo knows format 1", &|path| {
+            drop(SqliteStore::open(path.parent().unwrap()).unwrap());
+            Connection::open(path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+        }),
+        ("not one of a relevo node", &|path| {
+            Connection::open(path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+        }),
+        ("file is not a database", &|path| fs::write(path, "a letter, long enough".repeat(99)).unwrap()),
+    ];
+    for (said, write) in cases {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("node.db");
+        write(&path);
+        let before = fs::read(&path).unwrap();
+        let error = SqliteStore::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(said) && error.contains("node.db"), "{error}");
+        assert!(fs::read(&path).unwrap() == before, "{said}");
+    }
+}
+
+#[test]
+fn a_state_that_changes_does_not_write_what_is_long_again() {
+    let folder = TempDir::new().unwrap();
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    store.recover().unwrap();
+    store.peer("peer").unwrap();
+    let long = Some(Artifact { payload: vec![5; 1 << 20].into(), ..Artifact::default() });
+    let mut task = TaskRow { result: long.clone(), ..contract::task(PEER, 1) };
+    let mut made = MadeRow { artifact: long, ..contract::made(&task, 1) };
+    let mut log = vec![];
+    for n in 0..10 {
+        (task.changed_ms, task.outcome) = (n, Some(n as f64));
+        (made.deadline_ms, made.cancels) = (n, n % 2 == 0);
+        store.put_task(&task).unwrap();
+        store.put_made(&made).unwrap();
+        store.commit(b"").unwrap();
+        log.push(fs::metadata(folder.path().join("node.db-wal")).unwrap().len());
+    }
+    let grown = log[9] - log[0];
+    assert!(log[0] > 2 << 20 && grown < 1 << 19, "{log:?}");
+    assert_eq!(store.task(PEER, task.id).unwrap(), Some(task));
+    assert_eq!(store.made(made.wire).unwrap(), Some(made));
+}
+
+#[test]
+fn credentials_that_were_dropped_are_not_on_the_disk() {
+    let folder = TempDir::new().unwrap();
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    store.recover().unwrap();
+    store.peer("peer").unwrap();
+    let secret = b"token-of-the-caller";
+    let config = String::from_utf8(secret.repeat(900)).unwrap();
+    let push = PushRow { peer: PEER, task: contract::task(PEER, 1).id, id: "p".to_owned(), config };
+    let found = || {
+        let bytes = fs::read(folder.path().join("node.db")).unwrap();
+        bytes.windows(secret.len()).any(|window| window == secret)
+    };
+    store.put_push(&push).unwrap();
+    store.commit(b"").unwrap();
+    drop(store);
+    assert!(found(), "kept while it is wanted");
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    store.recover().unwrap();
+    assert!(store.drop_push(PEER, push.task, "p").unwrap());
+    store.commit(b"").unwrap();
+    drop(store);
+    assert!(!found());
+}
+
+#[test]
+fn memory_fails_as_it_is_told() {
+    for (fault, there) in
+        [(Fault::Full, false), (Fault::NotDone, false), (Fault::Done, true), (Fault::Torn, false)]
+    {
+        let disk = Disk::default();
+        let mut store = MemoryStore::open(&disk);
+        store.recover().unwrap();
+        store.peer("peer").unwrap();
+        store.commit(b"first").unwrap();
+        disk.fail_next(fault);
+        let row = contract::task(PEER, 1);
+        let wrote = store.put_task(&row);
+        assert_eq!(wrote.is_err(), fault == Fault::Torn);
+        let error = wrote.and_then(|()| store.commit(b"second")).unwrap_err();
+        assert_eq!(matches!(error, StoreError::Full(_)), fault == Fault::Full, "{error}");
+        assert!(store.commit(b"third").is_err(), "{fault:?}: not recovered yet");
+        let open = store.recover().unwrap().open;
+        assert_eq!((open.len(), store.commits()), (usize::from(there), 1 + u64::from(there)), "{fault:?}");
+        assert_eq!(disk.reader().task(PEER, row.id).unwrap(), there.then_some(row), "{fault:?}");
+        store.commit(b"fourth").unwrap();
+    }
 }

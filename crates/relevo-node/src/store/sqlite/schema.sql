@@ -76,7 +76,6 @@ CREATE TABLE made (
     open        INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX made_open ON made (number) WHERE open = 1;
-CREATE INDEX made_task ON made (task_peer, task);
 
 CREATE TABLE artifact (
     made    INTEGER PRIMARY KEY,
