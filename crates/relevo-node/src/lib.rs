@@ -14,6 +14,7 @@ pub mod door;
 pub mod folder;
 pub mod ids;
 pub mod machine;
+pub mod server;
 pub mod store;
 pub mod transport;
 pub mod wire;

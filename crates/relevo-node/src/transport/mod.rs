@@ -1,5 +1,8 @@
 //! What carries packets to other organisations. Implementations are held to [`contract`].
 
+pub mod a2a;
+pub mod contract;
+
 use std::sync::Arc;
 
 use crate::{
@@ -28,7 +31,7 @@ pub enum Load {
     /// Work, as the A2A `SendMessageRequest`; with whether values are passed.
     Handoff {
         /// The request.
-        request: Box<a2a::SendMessageRequest>,
+        request: Box<::a2a::SendMessageRequest>,
         /// Whether the value of the receiver is wanted.
         passes_value: bool,
     },
@@ -40,7 +43,7 @@ pub enum Load {
     /// How good work was, as the A2A `SendMessageRequest`.
     Outcome {
         /// The request.
-        request: Box<a2a::SendMessageRequest>,
+        request: Box<::a2a::SendMessageRequest>,
     },
     /// Nobody waits for a task any more.
     Cancel {

@@ -1,0 +1,332 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use a2a::{
+    AgentCard, CancelTaskRequest, GetTaskRequest, JsonRpcId, JsonRpcRequest, SVC_PARAM_EXTENSIONS,
+    SVC_PARAM_VERSION, SendMessageRequest, SendMessageResponse, TRANSPORT_PROTOCOL_HTTP_JSON,
+    TRANSPORT_PROTOCOL_JSONRPC, Task, methods,
+};
+use a2a_pb::protojson_conv::{self, ProtoJsonPayload};
+use reqwest::{Client, Method, RequestBuilder, Url, header, redirect::Policy};
+use serde_json::Value;
+use tokio::{runtime::Handle, sync::Semaphore};
+
+use super::{
+    CARD_PATH, Secret,
+    reply::{Reply, garbage, payload, refused, result, unreachable},
+};
+use crate::{
+    ids::{PeerId, WireId},
+    transport::{Load, Packet, Report, Reporter, Transport},
+    wire::{self, Terms, WireError},
+};
+
+/// Where another organisation is, and what is shown to it.
+pub struct PeerAddress {
+    /// Its root: its agents are at `URL/agents/NAME`.
+    pub url: Url,
+    /// Agents that are elsewhere below its origin, by their names.
+    pub elsewhere: BTreeMap<String, Url>,
+    /// What is shown to it.
+    pub credential: Option<Secret>,
+}
+
+/// How long a peer may take, and how much it may answer.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientLimits {
+    /// Of what answers hold.
+    pub wire: wire::Limits,
+    /// Bytes of an answer, or of a card.
+    pub reply_bytes_max: usize,
+    /// How long a connection may take, in milliseconds.
+    pub connect_ms_max: u64,
+    /// How long a packet may take in all, in milliseconds.
+    pub reply_ms_max: u64,
+    /// Packets on their way at a time; others wait.
+    pub carried_max: usize,
+}
+
+/// Told what an agent of a peer declares of its values, each time its card is read; one that declares it wrongly counts as
+/// one that passes none.
+pub type Told = Box<dyn Fn(PeerId, &str, Result<Option<Terms>, WireError>) + Send + Sync>;
+
+/// What a client is made of.
+pub struct ClientSpec {
+    /// The peers.
+    pub peers: BTreeMap<PeerId, PeerAddress>,
+    /// How long they may take, and how much they may answer.
+    pub limits: ClientLimits,
+    /// Told what agents declare.
+    pub told: Told,
+    /// Where packets are carried.
+    pub runtime: Handle,
+}
+
+/// Carries packets over A2A: JSON-RPC or HTTP+JSON, as the card of the receiver says.
+pub struct A2aTransport {
+    http: Client,
+    spec: ClientSpec,
+    cards: Mutex<BTreeMap<(PeerId, String), Arc<Known>>>,
+    carried: Semaphore,
+}
+
+/// What is known of an agent of a peer.
+#[derive(Default)]
+struct Known {
+    card: Mutex<Option<Arc<Card>>>,
+    /// What it declared last; kept when the card is to be read again.
+    terms: Mutex<Option<Option<Terms>>>,
+    /// One reads the card, others wait for it.
+    reading: tokio::sync::Mutex<()>,
+}
+
+/// Of a card, what carrying needs.
+struct Card {
+    url: Url,
+    is_json_rpc: bool,
+    passes_value: bool,
+}
+
+impl A2aTransport {
+    /// A client of these peers. It follows no redirects, and asks no proxy.
+    pub fn new(spec: ClientSpec) -> Result<Self, reqwest::Error> {
+        let http = Client::builder()
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .connect_timeout(Duration::from_millis(spec.limits.connect_ms_max))
+            .build()?;
+        let carried = Semaphore::new(spec.limits.carried_max);
+        Ok(A2aTransport { http, spec, cards: Mutex::default(), carried })
+    }
+
+    /// What an agent of a peer has declared of its values: nothing, where its card has not been read.
+    pub fn known_terms(&self, peer: PeerId, agent: &str) -> Option<Option<Terms>> {
+        let cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cards.get(&(peer, agent.to_owned()))?;
+        *known.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an agent of a peer declares of its values; its card is read, unless it is known.
+    pub async fn terms(&self, peer: PeerId, agent: &str) -> Result<Option<Terms>, Report> {
+        let wait = Duration::from_millis(self.spec.limits.reply_ms_max);
+        match tokio::time::timeout(wait, self.card(peer, agent)).await {
+            Ok(card) => card.map(|_| self.known_terms(peer, agent).flatten()),
+            Err(_) => Err(Report::Unreachable("too-slow".to_owned())),
+        }
+    }
+
+    /// Carry a packet to its end.
+    pub async fn exchange(&self, packet: &Packet) -> Report {
+        let wait = Duration::from_millis(self.spec.limits.reply_ms_max);
+        let report = match tokio::time::timeout(wait, self.carry_through(packet)).await {
+            Ok(Ok(report) | Err(report)) => report,
+            Err(_) => Report::Unreachable("too-slow".to_owned()),
+        };
+        // An agent that is not where its card said, or not as it said, may have moved.
+        if matches!(report, Report::Unreachable(_) | Report::Garbage(_) | Report::Refused(_)) {
+            *self.known(packet.peer, &packet.agent).card.lock().unwrap_or_else(PoisonError::into_inner) =
+                None;
+        }
+        report
+    }
+
+    async fn carry_through(&self, packet: &Packet) -> Result<Report, Report> {
+        let _turn = self.carried.acquire().await.map_err(|_| Report::Unreachable("stopped".to_owned()))?;
+        let card = self.card(packet.peer, &packet.agent).await?;
+        let (wire, limits) = (&packet.wire, &self.spec.limits.wire);
+        let standing = match &packet.load {
+            Load::Handoff { request, passes_value } => {
+                let response = self.send(packet.peer, &card, wire, request, *passes_value).await?;
+                wire::answered(&response, wire, limits)
+            }
+            Load::Outcome { request } => {
+                let response = self.send(packet.peer, &card, wire, request, true).await?;
+                let noted = wire::acknowledged(&response, wire);
+                return noted.map(|()| Report::Noted).map_err(|error| garbage(error.word));
+            }
+            Load::Look { task } => {
+                let asked = GetTaskRequest { id: task.clone(), history_length: None, tenant: None };
+                let call = Call {
+                    method: methods::GET_TASK,
+                    http: Method::GET,
+                    path: &["tasks", task],
+                    body: &asked,
+                };
+                wire::standing(
+                    &self.call(packet.peer, &card, wire, call, card.passes_value).await?,
+                    wire,
+                    limits,
+                )
+            }
+            Load::Cancel { task } => {
+                let asked = CancelTaskRequest { id: task.clone(), metadata: None, tenant: None };
+                let named = format!("{task}:cancel");
+                let call = Call {
+                    method: methods::CANCEL_TASK,
+                    http: Method::POST,
+                    path: &["tasks", &named],
+                    body: &asked,
+                };
+                let task: Task = self.call(packet.peer, &card, wire, call, card.passes_value).await?;
+                wire::standing(&task, wire, limits)
+            }
+        };
+        standing.map(Report::Standing).map_err(|error| garbage(error.word))
+    }
+
+    async fn send(
+        &self,
+        peer: PeerId,
+        card: &Card,
+        wire: &WireId,
+        request: &SendMessageRequest,
+        passes_value: bool,
+    ) -> Result<SendMessageResponse, Report> {
+        let call = Call {
+            method: methods::SEND_MESSAGE,
+            http: Method::POST,
+            path: &["message:send"],
+            body: request,
+        };
+        self.call(peer, card, wire, call, passes_value).await
+    }
+
+    async fn call<Q: ProtoJsonPayload, A: ProtoJsonPayload>(
+        &self,
+        peer: PeerId,
+        card: &Card,
+        wire: &WireId,
+        call: Call<'_, Q>,
+        passes_value: bool,
+    ) -> Result<A, Report> {
+        let body = protojson_conv::to_value(call.body).map_err(|_| refused("unwritable"))?;
+        let id = wire.to_string();
+        let asking = if card.is_json_rpc {
+            let request = JsonRpcRequest::new(JsonRpcId::from(id.as_str()), call.method, Some(body));
+            let text = serde_json::to_vec(&request).map_err(|_| refused("unwritable"))?;
+            self.http.request(Method::POST, card.url.clone()).body(text)
+        } else {
+            let url = below(&card.url, call.path);
+            let asking = self.http.request(call.http.clone(), url);
+            if call.http == Method::GET { asking } else { asking.body(body.to_string()) }
+        };
+        let mut asking =
+            asking.header(SVC_PARAM_VERSION, a2a::VERSION).header(header::CONTENT_TYPE, "application/json");
+        if passes_value {
+            asking = asking.header(SVC_PARAM_EXTENSIONS, wire::EXTENSION);
+        }
+        let value = self.ask(peer, asking).await?;
+        payload(if card.is_json_rpc { result(value, &id)? } else { value })
+    }
+
+    /// Every request to a peer goes to its origin: what is shown to it goes nowhere else.
+    async fn ask(&self, peer: PeerId, asking: RequestBuilder) -> Result<Value, Report> {
+        let address = self.spec.peers.get(&peer).ok_or_else(|| refused("no-address"))?;
+        let mut request = asking.build().map_err(|_| refused("unwritable"))?;
+        if request.url().origin() != address.url.origin() {
+            return Err(garbage("other-origin"));
+        }
+        if let Some(credential) = &address.credential {
+            request.headers_mut().insert(header::AUTHORIZATION, credential.header());
+        }
+        let response = self.http.execute(request).await.map_err(|error| unreachable(&error))?;
+        Reply::read(response, self.spec.limits.reply_bytes_max).await?.value()
+    }
+
+    fn known(&self, peer: PeerId, agent: &str) -> Arc<Known> {
+        let mut cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(cards.entry((peer, agent.to_owned())).or_default())
+    }
+
+    /// The card of an agent, read once, and again after what was refused or went wrong.
+    async fn card(&self, peer: PeerId, agent: &str) -> Result<Arc<Card>, Report> {
+        let address = self.spec.peers.get(&peer).ok_or_else(|| refused("no-address"))?;
+        let known = self.known(peer, agent);
+        let held = || known.card.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let _reading = match held() {
+            Some(card) => return Ok(card),
+            None => known.reading.lock().await,
+        };
+        if let Some(card) = held() {
+            return Ok(card);
+        }
+        let base = address.elsewhere.get(agent).cloned();
+        let base = base.unwrap_or_else(|| below(&address.url, &["agents", agent]));
+        let url = below(&base, &CARD_PATH.split('/').skip(1).collect::<Vec<_>>());
+        let value = self.ask(peer, self.http.get(url)).await?;
+        let read: AgentCard = payload(value)?;
+        let declared = Terms::of_card(&read);
+        let terms = declared.clone().unwrap_or_default();
+        let card = Arc::new(chosen(&read, &address.url, terms.is_some())?);
+        *known.card.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&card));
+        *known.terms.lock().unwrap_or_else(PoisonError::into_inner) = Some(terms);
+        (self.spec.told)(peer, agent, declared);
+        Ok(card)
+    }
+}
+
+impl Transport for A2aTransport {
+    fn carry(self: Arc<Self>, packet: Packet, report: Reporter) {
+        let runtime = self.spec.runtime.clone();
+        let mut once = Once(Some(report));
+        runtime.spawn(async move {
+            let report = self.exchange(&packet).await;
+            once.tell(report);
+        });
+    }
+}
+
+/// Reports even where carrying was broken off.
+struct Once(Option<Reporter>);
+
+impl Once {
+    fn tell(&mut self, report: Report) {
+        if let Some(reporter) = self.0.take() {
+            reporter(report);
+        }
+    }
+}
+
+impl Drop for Once {
+    fn drop(&mut self) {
+        self.tell(Report::Unreachable("stopped".to_owned()));
+    }
+}
+
+/// An operation in both bindings.
+struct Call<'c, Q> {
+    method: &'static str,
+    http: Method,
+    path: &'c [&'c str],
+    body: &'c Q,
+}
+
+/// The first interface of a card that can be talked to. One elsewhere than its peer would be sent what is not for it.
+fn chosen(card: &AgentCard, peer: &Url, passes_value: bool) -> Result<Card, Report> {
+    let mut elsewhere = false;
+    for interface in &card.supported_interfaces {
+        let is_json_rpc = interface.protocol_binding == TRANSPORT_PROTOCOL_JSONRPC;
+        let is_spoken = (is_json_rpc || interface.protocol_binding == TRANSPORT_PROTOCOL_HTTP_JSON)
+            && interface.protocol_version.split('.').next() == Some("1")
+            && interface.tenant.as_deref().unwrap_or_default().is_empty();
+        let Some(url) = Url::parse(&interface.url).ok().filter(|_| is_spoken) else { continue };
+        if url.origin() == peer.origin() {
+            return Ok(Card { url, is_json_rpc, passes_value });
+        }
+        elsewhere = true;
+    }
+    Err(garbage(if elsewhere { "other-origin" } else { "no-interface" }))
+}
+
+/// The address of something below another.
+fn below(base: &Url, path: &[&str]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
+    }
+    url
+}
