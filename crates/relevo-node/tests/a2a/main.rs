@@ -4,3 +4,4 @@ mod bad_peers;
 mod carry;
 mod door;
 mod host;
+mod peers;
