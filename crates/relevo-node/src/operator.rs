@@ -53,13 +53,24 @@ impl Operator {
             carried_max: 256,
         };
         let peers = BTreeMap::from([(PeerId::OPERATOR, address)]);
-        let transport = A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() })
-            .map_err(|e| format!("the node cannot be called: {e}"))?;
+        let transport = A2aTransport::new(ClientSpec {
+            peers,
+            limits,
+            told: Box::new(|_, _, _| {}),
+            runtime: Handle::current(),
+        })
+        .map_err(|e| format!("the node cannot be called: {e}"))?;
         Ok(Operator { transport: Arc::new(transport), deadline_ms: spec.time.deadline_ms })
     }
 
     /// Hand a task to an agent, and wait for what comes back if `waits`.
-    pub async fn hand(&self, wire: WireId, agent: &str, artifact: &Artifact, waits: bool) -> Result<Handed, String> {
+    pub async fn hand(
+        &self,
+        wire: WireId,
+        agent: &str,
+        artifact: &Artifact,
+        waits: bool,
+    ) -> Result<Handed, String> {
         let deadline = u32::try_from(self.deadline_ms).unwrap_or(u32::MAX >> 1);
         let request = Box::new(wire::handoff(&wire, Some(deadline), &wire.to_string(), artifact));
         let mut load = Load::Handoff { request, passes_value: true };
@@ -93,7 +104,13 @@ impl Operator {
     }
 
     /// Say how good the task of a handoff was, in [0, 1].
-    pub async fn judge(&self, message: WireId, handoff: WireId, agent: &str, outcome: f64) -> Result<(), String> {
+    pub async fn judge(
+        &self,
+        message: WireId,
+        handoff: WireId,
+        agent: &str,
+        outcome: f64,
+    ) -> Result<(), String> {
         let request = Box::new(wire::outcome(&message, &handoff, None, outcome));
         let load = Load::Outcome { request };
         let packet = Packet { wire: handoff, peer: PeerId::OPERATOR, agent: agent.to_owned(), load };

@@ -18,8 +18,10 @@ use crate::{
     machine::{MachineError, number_peers},
     server::{AgentDoor, ServerLimits, ServerSpec, router, serve as serve_door},
     spec::NodeSpec,
-    store::{Store, StoreError, sqlite::SqliteStore},
-    transport::a2a::{A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Secret, TokenHash},
+    store::{StoreError, sqlite::SqliteStore},
+    transport::a2a::{
+        A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Secret, TokenHash,
+    },
     wire::{Emit, TauUnit, Terms},
 };
 
@@ -159,7 +161,9 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
             None => None,
             Some(key) => {
                 let token = environment.get(key).ok_or_else(|| {
-                    unfit(&format!("key: there is no variable {key}: set it, or write it into .env beside the node file"))
+                    unfit(&format!(
+                        "key: there is no variable {key}: set it, or write it into .env beside the node file"
+                    ))
                 })?;
                 Some(Secret::bearer(token.trim()).ok_or_else(|| unfit("key: this is no token"))?)
             }
@@ -176,7 +180,7 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
         reply_ms_max: 15_000,
         carried_max: 256,
     };
-    A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() })
+    A2aTransport::new(ClientSpec { peers, limits, told: Box::new(|_, _, _| {}), runtime: Handle::current() })
         .map_err(|e| ServeError::Unfit(format!("peers cannot be called: {e}")))
 }
 

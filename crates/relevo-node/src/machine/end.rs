@@ -1,5 +1,7 @@
 //! A task is broken off: its time is over, or its owner calls it off.
 
+use relevo_core::{ids::AgentId, record::Record};
+
 use super::{Act, Due, Machine, MachineError, Turn};
 use crate::{
     door::{Answer, Refusal},
@@ -48,8 +50,13 @@ impl<'s> Machine<'s> {
         state: TaskState,
         why: &'static str,
     ) -> Result<(), MachineError> {
-        if let Some((agent, handoff)) = self.stays.remove(&row.id).and_then(|stay| stay.episode.at()) {
-            self.censor(agent, handoff, why)?;
+        if let Some(stay) = self.stays.remove(&row.id) {
+            let at = stay.episode.at();
+            let effects = stay.episode.give_up(&mut self.crew)?;
+            self.keep(effects)?;
+            if let Some((_, handoff)) = at {
+                self.record(AgentId::ORIGIN, Record::Censored { handoff, why: why.to_owned() });
+            }
             turn.acts.push(Act::Drop(row.id));
         }
         if let Some(Closing::There(wire)) = row.closing

@@ -8,6 +8,7 @@
 mod arrive;
 mod counters;
 mod end;
+mod fold;
 mod input;
 mod made;
 mod outcome;
@@ -31,6 +32,7 @@ use relevo_core::{
 };
 
 pub use counters::Counters;
+pub use fold::Fold;
 pub use input::{Act, Ids, Input};
 pub use recover::number_peers;
 pub use spec::{MachineSpec, PeerSpec};
@@ -268,7 +270,12 @@ impl<'s> Machine<'s> {
 
     /// Tell an agent something apart from a stay; under value passing only records follow from it.
     fn tell(&mut self, agent: AgentId, event: Event) -> Result<(), MachineError> {
-        for (agent, effect) in self.crew.tell(self.stage, agent, event)? {
+        let effects = self.crew.tell(self.stage, agent, event)?;
+        self.keep(effects)
+    }
+
+    fn keep(&mut self, effects: Vec<(AgentId, Effect)>) -> Result<(), MachineError> {
+        for (agent, effect) in effects {
             match effect {
                 Effect::Record(record) => self.record(agent, record),
                 other => {

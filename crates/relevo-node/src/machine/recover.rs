@@ -11,19 +11,15 @@ use relevo_core::{
     ids::AgentId,
     observation::Signature,
     protocol::Participant,
-    record::{Entry, EntryDecoder, FORMAT, Record},
-    replay::Replay,
+    record::{FORMAT, Record},
 };
 
-use super::{Due, LedgerEnd, Machine, MachineError, MachineSpec, Peer, PeerSpec, Stay, Turn};
+use super::{Due, Fold, LedgerEnd, Machine, MachineError, MachineSpec, Peer, PeerSpec, Stay, Turn, fold};
 use crate::{
     ids::PeerId,
     machine::{Act, Counters, Ids},
     store::{Closing, Store, StoreError, TaskState},
 };
-
-const CONFIG_CHANGED: &str = "the state belongs to another team file, seed or version: serve that one, or begin anew with \
-                              another `state` folder";
 
 /// A machine at one moment, apart from what the store's rows say.
 #[derive(Encode, Decode)]
@@ -111,60 +107,33 @@ impl<'s> Machine<'s> {
 
     /// The agents as the ledger leads to them.
     fn fold(&mut self, snapshot: Option<(u64, Vec<u8>)>) -> Result<(), MachineError> {
-        let config = self.config();
-        let (mut decoder, mut after) = (EntryDecoder::default(), 0);
+        let (mut fold, mut after) = (Fold::new(self.stage, &self.spec), 0);
         if let Some((commits, bytes)) = snapshot {
             let unreadable = |e| MachineError::Unfit(format!("the snapshot cannot be read: {e}"));
             let snapshot: Snapshot = minicbor::decode(&bytes).map_err(unreadable)?;
-            if snapshot.config != config {
-                return Err(MachineError::Unfit(CONFIG_CHANGED.to_owned()));
+            if snapshot.config != fold::config(self.stage, &self.spec) {
+                return Err(fold::changed());
             }
             after = commits;
-            decoder = EntryDecoder::after(snapshot.head, snapshot.entries);
+            fold = fold.after(snapshot.head, snapshot.entries);
             self.ledger.snapshot = snapshot.entries;
             self.crew.names = snapshot.names;
             self.load(&snapshot.participants)?;
         }
-        let mut replays: Vec<Replay> = self.crew.participants.iter().map(|_| Replay::default()).collect();
-        let (stage, crew) = (self.stage, &mut self.crew);
-        let mut failure = None;
-        let mut take = |decoder: &mut EntryDecoder, mut bytes: &[u8]| -> Result<(), MachineError> {
-            loop {
-                let before = decoder.offset();
-                let Some(Entry { agent, record }) = decoder.decode(bytes)? else { return Ok(()) };
-                bytes = &bytes[(decoder.offset() - before) as usize..];
-                match &record {
-                    Record::Opened { config: opened, .. } if *opened != config => {
-                        return Err(MachineError::Unfit(CONFIG_CHANGED.to_owned()));
-                    }
-                    Record::Named { signature, name } => drop(crew.names.insert(*signature, name.clone())),
-                    _ => {}
-                }
-                if agent != AgentId::ORIGIN {
-                    let i = agent.0 as usize;
-                    let replay = replays.get_mut(i).ok_or_else(|| unfit("an agent that the team has not"))?;
-                    let (participant, rng) = (&mut crew.participants[i], &mut crew.rngs[i]);
-                    replay.take(participant, rng, &record).map_err(|source| MachineError::Replay {
-                        agent: stage.participant_name(agent).to_owned(),
-                        source,
-                    })?;
-                }
-            }
-        };
-        self.store
-            .ledger(after, &mut |bytes| {
-                take(&mut decoder, bytes).map_err(|e| {
-                    let message = e.to_string();
-                    failure = Some(e);
-                    StoreError::Damaged(message)
-                })
+        let (crew, mut failure) = (&mut self.crew, None);
+        let walked = self.store.ledger(after, &mut |bytes| {
+            fold.take(crew, bytes).map_err(|e| {
+                let message = e.to_string();
+                failure = Some(e);
+                StoreError::Damaged(message)
             })
-            .map_err(|e| failure.take().unwrap_or(MachineError::Store(e)))?;
-        self.ledger.chain = decoder.chain().clone();
-        self.ledger.entries = decoder.entries();
+        });
+        walked.map_err(|e| failure.take().unwrap_or(MachineError::Store(e)))?;
+        (self.ledger.chain, self.ledger.entries) = (fold.chain(), fold.entries());
         if self.ledger.entries == 0 {
-            let (seed, episodes) = (self.spec.seed, u64::MAX);
-            self.record(AgentId::ORIGIN, Record::Opened { format: FORMAT.into(), config, seed, episodes });
+            let (config, seed) = (fold::config(self.stage, &self.spec), self.spec.seed);
+            let opened = Record::Opened { format: FORMAT.into(), config, seed, episodes: u64::MAX };
+            self.record(AgentId::ORIGIN, opened);
         }
         Ok(())
     }
@@ -198,7 +167,13 @@ impl<'s> Machine<'s> {
         }
         // The seal of the commit comes behind the record of the snapshot, so that a snapshot begins where a link does.
         let names = self.crew.names.clone();
-        let state = Snapshot { config: self.config(), head: [0; 32], entries: 0, names, participants };
+        let state = Snapshot {
+            config: fold::config(self.stage, &self.spec),
+            head: [0; 32],
+            entries: 0,
+            names,
+            participants,
+        };
         let digest =
             *blake3::hash(&minicbor::to_vec(&state).expect("writing into memory cannot fail")).as_bytes();
         let entries = self.ledger.entries;
@@ -209,10 +184,6 @@ impl<'s> Machine<'s> {
         self.store.snapshot(&minicbor::to_vec(&state).expect("writing into memory cannot fail"))?;
         self.ledger.snapshot = entries;
         Ok(())
-    }
-
-    fn config(&self) -> [u8; 32] {
-        self.stage.team().config_digest(format!("node {}", self.spec.name).as_bytes())
     }
 
     /// An open task of an earlier process.

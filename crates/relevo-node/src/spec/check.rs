@@ -26,7 +26,8 @@ impl NodeSpec {
                                use 127.0.0.1";
                 return fault("listen/address", message.to_owned());
             }
-            let message = "without TLS, nothing but loopback is served: use 127.0.0.1, behind something that ends TLS";
+            let message =
+                "without TLS, nothing but loopback is served: use 127.0.0.1, behind something that ends TLS";
             return fault("listen/address", message.to_owned());
         }
         for (key, value) in [
@@ -61,8 +62,8 @@ impl NodeSpec {
 
     fn check_peer(&self, name: &str, peer: &PeerSection, team: &TeamSpec) -> Result<(), Fault> {
         let fault = |key: &str, message: String| {
-            let place = ["peers", name, key].iter().filter(|part| !part.is_empty());
-            Err((place.map(|part| (*part).to_owned()).collect::<Vec<_>>(), message))
+            let place = ["peers", name, key].into_iter().filter(|part| !part.is_empty());
+            Err((place.map(str::to_owned).collect::<Vec<_>>(), message))
         };
         if let Some(message) = bad_name(name) {
             return fault("", message);
@@ -76,7 +77,8 @@ impl NodeSpec {
         if let Some(token) = &peer.token
             && token.parse::<TokenHash>().is_err()
         {
-            let message = "this is not the hash of a token: relevo join makes one, blake3: and 64 hexadecimal digits";
+            let message =
+                "this is not the hash of a token: relevo join makes one, blake3: and 64 hexadecimal digits";
             return fault("token", message.to_owned());
         }
         let local: Vec<&str> = team.local().map(|agent| agent.name.as_str()).collect();

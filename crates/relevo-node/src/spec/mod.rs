@@ -210,7 +210,8 @@ impl NodeSpec {
         let fail = |line, message| NodeFileError { path: path.to_owned(), line, message };
         let text = std::fs::read_to_string(path)
             .map_err(|e| fail(None, format!("the node file cannot be read: {e}")))?;
-        let fault = |e: toml::de::Error| fail(e.span().map(|s| line_of(&text, s.start)), plainly(e.message()));
+        let fault =
+            |e: toml::de::Error| fail(e.span().map(|s| line_of(&text, s.start)), plainly(e.message()));
         let mut node: NodeSpec = toml::from_str(&text).map_err(fault)?;
         node.directory = path.parent().unwrap_or(Path::new("")).to_owned();
         let at = |place: &[&str]| {

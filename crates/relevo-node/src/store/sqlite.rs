@@ -14,6 +14,9 @@ use self::file::Lock;
 use super::{Filter, MadeRow, PushRow, Reader, Recovered, Store, StoreError, TaskRow};
 use crate::ids::{PeerId, TaskId, WireId};
 
+/// The database in the folder.
+const FILE: &str = "node.db";
+
 /// A store in a folder, which no other process may open as long as this one has it.
 pub struct SqliteStore {
     db: Connection,
@@ -25,8 +28,8 @@ pub struct SqliteStore {
     _lock: Lock,
 }
 
-/// Reads a [`SqliteStore`].
-struct SqliteReader {
+/// Reads what a [`SqliteStore`] has committed, while that one is open or not.
+pub struct SqliteReader {
     db: Connection,
     path: PathBuf,
 }
@@ -35,7 +38,7 @@ impl SqliteStore {
     /// Open the store in this folder; both are made if there are none, for their owner only.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let lock = Lock::take(folder)?;
-        let path = folder.join("node.db");
+        let path = folder.join(FILE);
         let db = file::open(&path)?;
         Ok(SqliteStore { db, path, commits: 0, sound: false, _lock: lock })
     }
@@ -92,24 +95,7 @@ impl Store for SqliteStore {
         after: u64,
         each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let fault = |e| fault(&self.path, e);
-        let mut query = self
-            .db
-            .prepare_cached("SELECT number, entries FROM ledger WHERE number > ?1 ORDER BY number")
-            .map_err(fault)?;
-        let mut rows = query.query([after.cast_signed()]).map_err(fault)?;
-        let mut before = after;
-        while let Some(row) = rows.next().map_err(fault)? {
-            let number = row.get(0).map(i64::cast_unsigned).map_err(fault)?;
-            if number != before + 1 {
-                let what = format!("commit {} of the ledger is not there", before + 1);
-                return Err(StoreError::Damaged(format!("{}: {what}", self.path.display())));
-            }
-            let entries = row.get_ref(1).and_then(|entries| Ok(entries.as_blob()?)).map_err(fault)?;
-            each(entries)?;
-            before = number;
-        }
-        Ok(())
+        walk(&self.db, &self.path, after, each)
     }
 
     fn commits(&self) -> u64 {
@@ -217,6 +203,51 @@ impl Reader for SqliteReader {
     fn peers(&mut self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         rows::peers(&self.db).map_err(|e| fault(&self.path, e))
     }
+}
+
+impl SqliteReader {
+    /// What the store in this folder has committed.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            let what = "there is no store: the node has not been served yet";
+            return Err(StoreError::Failed(format!("{}: {what}", path.display())));
+        }
+        Ok(SqliteReader { db: file::open_to_read(&path)?, path })
+    }
+
+    /// As [`Store::ledger`].
+    pub fn ledger(
+        &mut self,
+        after: u64,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        walk(&self.db, &self.path, after, each)
+    }
+}
+
+fn walk(
+    db: &Connection,
+    path: &Path,
+    after: u64,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let fault = |e| fault(path, e);
+    let query = "SELECT number, entries FROM ledger WHERE number > ?1 ORDER BY number";
+    let mut query = db.prepare_cached(query).map_err(fault)?;
+    let mut rows = query.query([after.cast_signed()]).map_err(fault)?;
+    let mut before = after;
+    while let Some(row) = rows.next().map_err(fault)? {
+        let number = row.get(0).map(i64::cast_unsigned).map_err(fault)?;
+        if number != before + 1 {
+            let what = format!("commit {} of the ledger is not there", before + 1);
+            return Err(StoreError::Damaged(format!("{}: {what}", path.display())));
+        }
+        let entries = row.get_ref(1).and_then(|entries| Ok(entries.as_blob()?)).map_err(fault)?;
+        each(entries)?;
+        before = number;
+    }
+    Ok(())
 }
 
 /// What stands, and the number of commits.

@@ -12,6 +12,8 @@ use super::{Packet, Report, Transport};
 pub enum Ending {
     /// [`Report::Standing`]
     Standing,
+    /// [`Report::Card`]
+    Card,
     /// [`Report::Noted`]
     Noted,
     /// [`Report::Refused`]
@@ -28,6 +30,7 @@ impl Ending {
     /// Of a report.
     pub fn of(report: &Report) -> Self {
         match report {
+            Report::Card(_) => Ending::Card,
             Report::Standing(_) => Ending::Standing,
             Report::Noted => Ending::Noted,
             Report::Refused(_) => Ending::Refused,

@@ -22,7 +22,7 @@ use relevo_node::{
 
 use super::{new_id, runtime};
 use crate::{
-    cmd::{Fault, print, say},
+    cmd::{Fault, print},
     world,
 };
 

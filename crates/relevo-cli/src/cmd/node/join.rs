@@ -6,7 +6,7 @@ use clap::Args;
 use relevo_node::{folder::new_token, spec::NodeSpec, transport::a2a::TokenHash};
 
 use crate::{
-    cmd::{Fault, print, say},
+    cmd::{Fault, print},
     world,
 };
 

@@ -7,7 +7,7 @@ use relevo::report::table;
 use relevo_node::{
     machine::Counters,
     spec::NodeSpec,
-    store::{Reader, sqlite},
+    store::{Reader, sqlite::SqliteReader},
 };
 
 use crate::cmd::{Fault, print};
@@ -27,7 +27,7 @@ const COLUMNS: [&str; 5] = ["received", "handed", "valued", "outcomes", "censore
 
 pub(crate) fn peers(arguments: &PeersArguments) -> Result<ExitCode, Fault> {
     let (spec, _) = NodeSpec::load(&arguments.node)?;
-    let peers = sqlite::read(&spec.state_folder())?.peers()?;
+    let peers = SqliteReader::open(&spec.state_folder())?.peers()?;
     let peers: Vec<(String, Counters)> =
         peers.into_iter().map(|(name, bytes)| (name, Counters::of_bytes(&bytes))).collect();
     if arguments.json {
@@ -51,7 +51,8 @@ pub(crate) fn peers(arguments: &PeersArguments) -> Result<ExitCode, Fault> {
         row.extend([number(counters.value_min), number(counters.value_max)]);
         row
     });
-    let mut text = table(&header, &rows.collect::<Vec<_>>());
+    let rows: Vec<Vec<String>> = [header.map(str::to_owned).to_vec()].into_iter().chain(rows).collect();
+    let mut text = table(&rows);
     for (name, counters) in &peers {
         let others = counters.counts.iter().filter(|(word, _)| !COLUMNS.contains(&word.as_str()));
         let others: Vec<String> = others.map(|(word, count)| format!("{word} {count}")).collect();

@@ -6,7 +6,7 @@ use clap::Args;
 use relevo_node::{serve, spec::NodeSpec, store::StoreError};
 
 use super::runtime;
-use crate::cmd::{Fault, print, say};
+use crate::cmd::{Fault, print};
 
 /// What a process ends with that finds another one at its place.
 const TAKEN: u8 = 3;

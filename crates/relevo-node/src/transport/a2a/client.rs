@@ -139,6 +139,7 @@ impl A2aTransport {
         let card = self.card(packet.peer, &packet.agent).await?;
         let (wire, limits) = (&packet.wire, &self.spec.limits.wire);
         let standing = match &packet.load {
+            Load::Card => return Ok(Report::Card(self.known_terms(packet.peer, &packet.agent).flatten())),
             Load::Handoff { request, passes_value } => {
                 let response = self.send(packet.peer, &card, wire, request, *passes_value).await?;
                 wire::answered(&response, wire, limits)
