@@ -119,7 +119,7 @@ fn team(path: &Path, failed: bool) -> Result<(Vec<Check>, String), Fault> {
     let learn = format!("relevo learn {}", path.display());
     let next = match (others_failed, models_failed) {
         (false, false) if !team.has_tasks() => {
-            "all is there; it has no tasks of its own: serve it\n".to_owned()
+            "all is there; serve it, or learn with [tasks], [problems] or [simulate] added\n".to_owned()
         }
         (false, false) => format!("all is there; go on with: {learn}\n"),
         // Its tasks are such as the model in the box can read.
