@@ -146,7 +146,7 @@ pub enum Progress {
     Asks,
     /// This came out.
     Completed(Artifact),
-    /// Nothing came out, and why, as a word: `failed`, `canceled`, `rejected`.
+    /// Nothing came out, and why, as a word: `failed`, `canceled`, `rejected`, or that for which the result is refused.
     Ended(&'static str),
 }
 

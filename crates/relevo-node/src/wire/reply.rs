@@ -1,6 +1,6 @@
 //! Replies: the value of a handoff, how its task stands, and what came of it.
 
-use std::collections::HashMap;
+use std::{borrow::Borrow, collections::HashMap};
 
 use a2a::{Message, Part, Role, SendMessageResponse, Task, TaskStatus};
 use relevo::artifact::Artifact;
@@ -81,7 +81,7 @@ pub fn answered(
         // Who answers by a message has done the work already, and keeps no task.
         SendMessageResponse::Message(message) => Ok(Standing {
             task: None,
-            progress: Progress::Completed(artifact::of_parts(&message.parts, limits)?),
+            progress: completed(&message.parts, limits),
             value: value(message, wire),
         }),
     }
@@ -98,7 +98,7 @@ pub fn standing(task: &Task, wire: &WireId, limits: &Limits) -> Result<Standing,
     let progress = match task.status.state {
         a2a::TaskState::Submitted | a2a::TaskState::Working => Progress::Working,
         a2a::TaskState::InputRequired | a2a::TaskState::AuthRequired => Progress::Asks,
-        a2a::TaskState::Completed => Progress::Completed(result(task, limits)?),
+        a2a::TaskState::Completed => result(task, limits),
         a2a::TaskState::Failed => Progress::Ended("failed"),
         a2a::TaskState::Canceled => Progress::Ended("canceled"),
         a2a::TaskState::Rejected => Progress::Ended("rejected"),
@@ -109,13 +109,18 @@ pub fn standing(task: &Task, wire: &WireId, limits: &Limits) -> Result<Standing,
 }
 
 /// What came out: the artifacts, or what was said at the end by an agent that makes none.
-fn result(task: &Task, limits: &Limits) -> Result<Artifact, WireError> {
+fn result(task: &Task, limits: &Limits) -> Progress {
     let parts: Vec<&Part> = task.artifacts.iter().flatten().flat_map(|artifact| &artifact.parts).collect();
     match &task.status.message {
-        _ if !parts.is_empty() => artifact::of_parts(&parts, limits),
-        Some(message) if !message.parts.is_empty() => artifact::of_parts(&message.parts, limits),
-        _ => Ok(Artifact::default()),
+        _ if !parts.is_empty() => completed(&parts, limits),
+        Some(message) if !message.parts.is_empty() => completed(&message.parts, limits),
+        _ => Progress::Completed(Artifact::default()),
     }
+}
+
+/// A result that cannot be taken is none: it would be the same if it was asked for again.
+fn completed<P: Borrow<Part>>(parts: &[P], limits: &Limits) -> Progress {
+    artifact::of_parts(parts, limits).map_or_else(|error| Progress::Ended(error.word), Progress::Completed)
 }
 
 /// The value that a message tells, if it tells one.
