@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::{
     door::Host,
-    transport::a2a::{CARD_PATH, Clock, Door, Gate, Identities, admit, card, rest},
+    transport::a2a::{CARD_PATH, Clock, Door, Gate, Identities, activate, admit, card, rest},
     wire::{self, Terms},
 };
 
@@ -80,14 +80,16 @@ pub fn router(spec: ServerSpec) -> Router {
             agent: agent.name.clone(),
             card: card.clone(),
         });
-        let rpc = jsonrpc_router(Arc::clone(&door));
-        let doors = rpc.clone().merge(rest_router(door).route_layer(middleware::from_fn(rest)));
+        let activated = middleware::from_fn_with_state(agent.terms.is_some(), activate);
         let admitted = middleware::from_fn_with_state(Arc::clone(&gate), admit);
-        let doors = doors.route_layer(admitted.clone()).merge(card_router(&card));
+        let guarded = |doors: Router| doors.route_layer(activated.clone()).route_layer(admitted.clone());
+        let rpc = jsonrpc_router(Arc::clone(&door));
+        let rest = rest_router(door).route_layer(middleware::from_fn(rest));
+        let doors = guarded(rpc.clone().merge(rest)).merge(card_router(&card));
         if spec.entry.as_ref() == Some(&agent.name) {
             router = router.merge(doors.clone());
         }
-        router = router.nest(&path, doors).nest(&format!("{path}/"), rpc.route_layer(admitted));
+        router = router.nest(&path, doors).nest(&format!("{path}/"), guarded(rpc));
     }
     router
 }

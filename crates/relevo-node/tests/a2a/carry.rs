@@ -45,7 +45,13 @@ pub(crate) fn client(
 }
 
 pub(crate) fn address(url: &str, token: &str) -> PeerAddress {
-    PeerAddress { url: url.parse().unwrap(), elsewhere: BTreeMap::new(), credential: Secret::bearer(token) }
+    PeerAddress {
+        url: url.parse().unwrap(),
+        elsewhere: BTreeMap::new(),
+        credential: Secret::bearer(token),
+        authority: None,
+        certificate: None,
+    }
 }
 
 pub(crate) fn wire_id(n: u8) -> WireId {

@@ -1,21 +1,36 @@
 //! What others are answered, through the official client in both bindings.
 
-use std::{collections::BTreeSet, sync::atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use a2a::{
-    CancelTaskRequest, DeleteTaskPushNotificationConfigRequest, GetExtendedAgentCardRequest,
-    GetTaskPushNotificationConfigRequest, GetTaskRequest, ListTaskPushNotificationConfigsRequest,
-    ListTasksRequest, Message, Part, Role, SendMessageConfiguration, SendMessageRequest, SendMessageResponse,
-    StreamResponse, SubscribeToTaskRequest, Task, TaskPushNotificationConfig, TaskState, error_code,
+    AuthenticationInfo, CancelTaskRequest, DeleteTaskPushNotificationConfigRequest,
+    GetExtendedAgentCardRequest, GetTaskPushNotificationConfigRequest, GetTaskRequest,
+    ListTaskPushNotificationConfigsRequest, ListTasksRequest, Message, Part, Role, SendMessageConfiguration,
+    SendMessageRequest, SendMessageResponse, StreamResponse, SubscribeToTaskRequest, Task,
+    TaskPushNotificationConfig, TaskState, error_code,
 };
 use a2a_client::{A2AClient, Transport, jsonrpc::JsonRpcTransport, rest::RestTransport};
+use axum::{Router, body::to_bytes, extract::Request};
 use futures_util::StreamExt;
 use relevo_node::{
     ids::TaskId,
+    server::ServerLimits,
     store::TaskState::{Completed, Failed},
 };
 use reqwest::{Client, StatusCode, header};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 
 use crate::host::{A, LIMITS, Served};
 
@@ -216,7 +231,7 @@ async fn whoever_waits_is_told_of_the_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_stream_too_many_is_put_off_and_waiting_ends_with_the_time_allowed() {
-    let served = Served::start(relevo_node::server::ServerLimits { wait_ms_max: 50, ..LIMITS }, 1e6).await;
+    let served = Served::start(ServerLimits { wait_ms_max: 50, ..LIMITS }, 1e6).await;
     for (binding, peer) in peers(&served.agent("slow"), "token-a") {
         let waited = task(peer.send_message(&message("not for ever", false)).await.unwrap());
         assert_eq!(waited.status.state, TaskState::Working, "{binding}");
@@ -376,6 +391,92 @@ async fn who_is_not_known_or_asks_too_much_is_told_so_in_http() {
     assert_eq!(other.status(), StatusCode::OK, "one who asks too much leaves the others theirs");
     served.clock.fetch_add(1_000, Ordering::Relaxed);
     assert_eq!(known.get(&rest).header("A2A-Version", "1.0").send().await.unwrap().status(), StatusCode::OK);
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_task_is_told_where_it_is_wanted_until_it_is_taken() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (told, mut heard) = mpsc::unbounded_channel();
+    let times = Arc::new(AtomicUsize::new(0));
+    let hook = move |request: Request| {
+        let told = told.clone();
+        let is_first = times.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            let (parts, body) = request.into_parts();
+            let body: Value = serde_json::from_slice(&to_bytes(body, 1 << 20).await.unwrap()).unwrap();
+            told.send((parts.uri.path().to_owned(), parts.headers, body)).unwrap();
+            // The first time it sends elsewhere, where nobody may be told.
+            let status = if is_first { StatusCode::TEMPORARY_REDIRECT } else { StatusCode::OK };
+            (status, [(header::LOCATION, "/elsewhere")])
+        }
+    };
+    let hook = Router::new().fallback(hook);
+    tokio::spawn(async move { axum::serve(listener, hook).await.unwrap() });
+
+    let served = Served::start_with(LIMITS, 1e6, &format!("{url}/hooks")).await;
+    let [(_, peer), _] = peers(&served.agent("slow"), "token-a");
+    let mut asked = message("tell me", true);
+    asked.configuration.as_mut().unwrap().task_push_notification_config = Some(TaskPushNotificationConfig {
+        url: format!("{url}/hooks/a"),
+        id: None,
+        task_id: String::new(),
+        token: Some("known to me".to_owned()),
+        authentication: Some(AuthenticationInfo {
+            scheme: "Bearer".to_owned(),
+            credentials: Some("mine".to_owned()),
+        }),
+        tenant: None,
+    });
+    let begun = task(peer.send_message(&asked).await.unwrap());
+    served.host.end(A, kept(&begun), Completed);
+    for _ in 0..2 {
+        let (path, headers, body) = heard.recv().await.unwrap();
+        assert_eq!(path, "/hooks/a");
+        assert_eq!(headers["a2a-notification-token"], "known to me");
+        assert_eq!(headers[header::AUTHORIZATION], "Bearer mine");
+        assert_eq!(body["task"]["id"], begun.id);
+        assert_eq!(body["task"]["status"]["state"], "TASK_STATE_COMPLETED");
+    }
+    served.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_are_slow_or_too_many_are_let_go() {
+    let limits = ServerLimits { header_ms_max: 100, body_ms_max: 100, ..LIMITS };
+    let served = Served::start(limits, 1e6).await;
+    let address = served.url.trim_start_matches("http://").to_owned();
+    let head = "POST /agents/echo HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token-a\r\n";
+    let slow = [
+        ("in its header", head.to_owned(), ""),
+        ("in its body", format!("{head}content-length: 9\r\n\r\n{{"), "HTTP/1.1 408"),
+        ("with too many fields", format!("{head}{}\r\n", "x: y\r\n".repeat(100)), "HTTP/1.1 431"),
+    ];
+    for (how, sent, answer) in slow {
+        let mut client = TcpStream::connect(&address).await.unwrap();
+        client.write_all(sent.as_bytes()).await.unwrap();
+        let mut heard = String::new();
+        let end = tokio::time::timeout(Duration::from_secs(5), client.read_to_string(&mut heard)).await;
+        assert!(end.is_ok(), "slow {how}: the connection is closed");
+        assert!(heard.starts_with(answer), "slow {how}: {heard}");
+    }
+    served.stop().await;
+
+    // Two that hold a connection each keep a third out.
+    let served = Served::start(ServerLimits { connections_max: 2, ..LIMITS }, 1e6).await;
+    let address = served.url.trim_start_matches("http://");
+    let rest = "GET /agents/echo/tasks HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token-a\r\na2a-version: 1.0\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(rest.as_bytes()).await.unwrap();
+        assert_ne!(client.read(&mut [0; 1_024]).await.unwrap(), 0);
+        held.push(client);
+    }
+    let mut third = TcpStream::connect(address).await.unwrap();
+    let heard = third.read(&mut [0; 1_024]).await;
+    assert!(heard.is_err() || heard.is_ok_and(|bytes| bytes == 0), "the third is closed unheard");
     served.stop().await;
 }
 

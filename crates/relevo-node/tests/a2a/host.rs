@@ -24,6 +24,7 @@ use relevo_node::{
 use serde_json::json;
 use tokio::{
     net::TcpListener,
+    runtime::Handle,
     sync::{oneshot, watch},
     task::JoinHandle,
 };
@@ -45,7 +46,7 @@ struct Kept {
 pub(crate) struct Scripted {
     kept: Mutex<Kept>,
     changes: AtomicU64,
-    pub(crate) pusher: Mutex<Option<Arc<Pusher>>>,
+    pusher: Mutex<Option<Arc<Pusher>>>,
 }
 
 impl Scripted {
@@ -207,6 +208,11 @@ pub(crate) fn terms() -> Terms {
 
 impl Served {
     pub(crate) async fn start(limits: ServerLimits, burst: f64) -> Self {
+        Self::start_with(limits, burst, "http://127.0.0.1:9/hooks").await
+    }
+
+    /// With this place below which its peers may want to be told.
+    pub(crate) async fn start_with(limits: ServerLimits, burst: f64, push: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let host = Arc::new(Scripted::default());
@@ -216,9 +222,11 @@ impl Served {
             certificate: None,
             rate: 1.0,
             burst,
-            push: vec!["http://127.0.0.1:9/hooks".parse().unwrap()],
+            push: vec![push.parse().unwrap()],
         };
         let identities = Identities::new([(A, identity("token-a")), (B, identity("token-b"))].into());
+        let pusher = Pusher::new(&(Arc::clone(&host) as _), identities.clone(), Handle::current()).unwrap();
+        *host.pusher.lock().unwrap() = Some(Arc::new(pusher));
         let now = Arc::clone(&clock);
         let spec = ServerSpec {
             agents: AGENTS

@@ -16,10 +16,12 @@ use axum::{
 use serde_json::json;
 
 use super::{Certificate, Clock, Identities};
-use crate::{ids::PeerId, server::ServerLimits};
+use crate::{ids::PeerId, server::ServerLimits, wire};
 
 /// After how long a peer may ask again what could not be answered now, in milliseconds.
 pub(super) const RETRY_MS: u64 = 1_000;
+
+const EXTENSIONS: &str = "a2a-extensions";
 
 /// Who is asking, in the one place that a request cannot reach.
 struct Asking {
@@ -157,6 +159,17 @@ pub(crate) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, n
     };
     let asking = Asking { peer, is_put_off: Cell::new(false) };
     ASKING.scope(asking, next.run(Request::from_parts(parts, Body::from(body)))).await
+}
+
+/// Say that values are passed to whoever asks for it, where the agent passes them.
+pub(crate) async fn activate(State(passes_value): State<bool>, request: Request, next: Next) -> Response {
+    let asked = request.headers().get_all(EXTENSIONS).iter().filter_map(|value| value.to_str().ok());
+    let is_asked = asked.flat_map(|value| value.split(',')).any(|uri| uri.trim() == wire::EXTENSION);
+    let mut response = next.run(request).await;
+    if passes_value && is_asked {
+        response.headers_mut().insert(EXTENSIONS, HeaderValue::from_static(wire::EXTENSION));
+    }
+    response
 }
 
 /// What HTTP+JSON needs beside the SDK's router: the version is looked at, as JSON-RPC does, and whoever is put off is

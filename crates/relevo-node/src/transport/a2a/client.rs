@@ -24,7 +24,7 @@ use crate::{
     wire::{self, Terms, WireError},
 };
 
-/// Where another organisation is, and what is shown to it.
+/// Where another organisation is, what is shown to it, and how it is known.
 pub struct PeerAddress {
     /// Its root: its agents are at `URL/agents/NAME`.
     pub url: Url,
@@ -32,6 +32,10 @@ pub struct PeerAddress {
     pub elsewhere: BTreeMap<String, Url>,
     /// What is shown to it.
     pub credential: Option<Secret>,
+    /// Who must have signed its certificate; the system's authorities, if nobody in particular.
+    pub authority: Option<Vec<reqwest::Certificate>>,
+    /// The certificate that is shown to it, with its key.
+    pub certificate: Option<reqwest::Identity>,
 }
 
 /// How long a peer may take, and how much it may answer.
@@ -45,7 +49,7 @@ pub struct ClientLimits {
     pub connect_ms_max: u64,
     /// How long a packet may take in all, in milliseconds.
     pub reply_ms_max: u64,
-    /// Packets on their way at a time; others wait.
+    /// Packets on their way to one peer at a time; others wait.
     pub carried_max: usize,
 }
 
@@ -67,10 +71,20 @@ pub struct ClientSpec {
 
 /// Carries packets over A2A: JSON-RPC or HTTP+JSON, as the card of the receiver says.
 pub struct A2aTransport {
-    http: Client,
-    spec: ClientSpec,
+    peers: BTreeMap<PeerId, Peer>,
+    limits: ClientLimits,
+    told: Told,
+    runtime: Handle,
     cards: Mutex<BTreeMap<(PeerId, String), Arc<Known>>>,
-    carried: Semaphore,
+}
+
+/// A peer, with what is its alone: connections, and turns, so that none waits for another.
+struct Peer {
+    http: Client,
+    turns: Semaphore,
+    url: Url,
+    elsewhere: BTreeMap<String, Url>,
+    credential: Option<Secret>,
 }
 
 /// What is known of an agent of a peer.
@@ -93,14 +107,30 @@ struct Card {
 impl A2aTransport {
     /// A client of these peers. It follows no redirects, and asks no proxy.
     pub fn new(spec: ClientSpec) -> Result<Self, reqwest::Error> {
-        let http = Client::builder()
-            .redirect(Policy::none())
-            .no_proxy()
-            .referer(false)
-            .connect_timeout(Duration::from_millis(spec.limits.connect_ms_max))
-            .build()?;
-        let carried = Semaphore::new(spec.limits.carried_max);
-        Ok(A2aTransport { http, spec, cards: Mutex::default(), carried })
+        let mut peers = BTreeMap::new();
+        for (id, address) in spec.peers {
+            let mut http = Client::builder()
+                .redirect(Policy::none())
+                .no_proxy()
+                .referer(false)
+                .connect_timeout(Duration::from_millis(spec.limits.connect_ms_max));
+            if let Some(authority) = address.authority {
+                http = http.tls_certs_only(authority);
+            }
+            if let Some(certificate) = address.certificate {
+                http = http.identity(certificate);
+            }
+            let peer = Peer {
+                http: http.build()?,
+                turns: Semaphore::new(spec.limits.carried_max),
+                url: address.url,
+                elsewhere: address.elsewhere,
+                credential: address.credential,
+            };
+            peers.insert(id, peer);
+        }
+        let ClientSpec { limits, told, runtime, .. } = spec;
+        Ok(A2aTransport { peers, limits, told, runtime, cards: Mutex::default() })
     }
 
     /// What an agent of a peer has declared of its values: nothing, where its card has not been read.
@@ -112,7 +142,7 @@ impl A2aTransport {
 
     /// What an agent of a peer declares of its values; its card is read, unless it is known.
     pub async fn terms(&self, peer: PeerId, agent: &str) -> Result<Option<Terms>, Report> {
-        let wait = Duration::from_millis(self.spec.limits.reply_ms_max);
+        let wait = Duration::from_millis(self.limits.reply_ms_max);
         match tokio::time::timeout(wait, self.card(peer, agent)).await {
             Ok(card) => card.map(|_| self.known_terms(peer, agent).flatten()),
             Err(_) => Err(Report::Unreachable("too-slow".to_owned())),
@@ -121,7 +151,7 @@ impl A2aTransport {
 
     /// Carry a packet to its end.
     pub async fn exchange(&self, packet: &Packet) -> Report {
-        let wait = Duration::from_millis(self.spec.limits.reply_ms_max);
+        let wait = Duration::from_millis(self.limits.reply_ms_max);
         let report = match tokio::time::timeout(wait, self.carry_through(packet)).await {
             Ok(Ok(report) | Err(report)) => report,
             Err(_) => Report::Unreachable("too-slow".to_owned()),
@@ -135,17 +165,18 @@ impl A2aTransport {
     }
 
     async fn carry_through(&self, packet: &Packet) -> Result<Report, Report> {
-        let _turn = self.carried.acquire().await.map_err(|_| Report::Unreachable("stopped".to_owned()))?;
+        let peer = self.peer(packet.peer)?;
+        let _turn = peer.turns.acquire().await.map_err(|_| Report::Unreachable("stopped".to_owned()))?;
         let card = self.card(packet.peer, &packet.agent).await?;
-        let (wire, limits) = (&packet.wire, &self.spec.limits.wire);
+        let (wire, limits) = (&packet.wire, &self.limits.wire);
         let standing = match &packet.load {
             Load::Card => return Ok(Report::Card(self.known_terms(packet.peer, &packet.agent).flatten())),
             Load::Handoff { request, passes_value } => {
-                let response = self.send(packet.peer, &card, wire, request, *passes_value).await?;
+                let response = self.send(peer, &card, wire, request, *passes_value).await?;
                 wire::answered(&response, wire, limits)
             }
             Load::Outcome { request } => {
-                let response = self.send(packet.peer, &card, wire, request, true).await?;
+                let response = self.send(peer, &card, wire, request, true).await?;
                 let noted = wire::acknowledged(&response, wire);
                 return noted.map(|()| Report::Noted).map_err(|error| garbage(error.word));
             }
@@ -157,11 +188,7 @@ impl A2aTransport {
                     path: &["tasks", task],
                     body: &asked,
                 };
-                wire::standing(
-                    &self.call(packet.peer, &card, wire, call, card.passes_value).await?,
-                    wire,
-                    limits,
-                )
+                wire::standing(&self.call(peer, &card, wire, call, card.passes_value).await?, wire, limits)
             }
             Load::Cancel { task } => {
                 let asked = CancelTaskRequest { id: task.clone(), metadata: None, tenant: None };
@@ -172,7 +199,7 @@ impl A2aTransport {
                     path: &["tasks", &named],
                     body: &asked,
                 };
-                let task: Task = self.call(packet.peer, &card, wire, call, card.passes_value).await?;
+                let task: Task = self.call(peer, &card, wire, call, card.passes_value).await?;
                 wire::standing(&task, wire, limits)
             }
         };
@@ -181,7 +208,7 @@ impl A2aTransport {
 
     async fn send(
         &self,
-        peer: PeerId,
+        peer: &Peer,
         card: &Card,
         wire: &WireId,
         request: &SendMessageRequest,
@@ -198,7 +225,7 @@ impl A2aTransport {
 
     async fn call<Q: ProtoJsonPayload, A: ProtoJsonPayload>(
         &self,
-        peer: PeerId,
+        peer: &Peer,
         card: &Card,
         wire: &WireId,
         call: Call<'_, Q>,
@@ -209,10 +236,10 @@ impl A2aTransport {
         let asking = if card.is_json_rpc {
             let request = JsonRpcRequest::new(JsonRpcId::from(id.as_str()), call.method, Some(body));
             let text = serde_json::to_vec(&request).map_err(|_| refused("unwritable"))?;
-            self.http.request(Method::POST, card.url.clone()).body(text)
+            peer.http.request(Method::POST, card.url.clone()).body(text)
         } else {
             let url = below(&card.url, call.path);
-            let asking = self.http.request(call.http.clone(), url);
+            let asking = peer.http.request(call.http.clone(), url);
             if call.http == Method::GET { asking } else { asking.body(body.to_string()) }
         };
         let mut asking =
@@ -225,17 +252,20 @@ impl A2aTransport {
     }
 
     /// Every request to a peer goes to its origin: what is shown to it goes nowhere else.
-    async fn ask(&self, peer: PeerId, asking: RequestBuilder) -> Result<Value, Report> {
-        let address = self.spec.peers.get(&peer).ok_or_else(|| refused("no-address"))?;
+    async fn ask(&self, peer: &Peer, asking: RequestBuilder) -> Result<Value, Report> {
         let mut request = asking.build().map_err(|_| refused("unwritable"))?;
-        if request.url().origin() != address.url.origin() {
+        if request.url().origin() != peer.url.origin() {
             return Err(garbage("other-origin"));
         }
-        if let Some(credential) = &address.credential {
+        if let Some(credential) = &peer.credential {
             request.headers_mut().insert(header::AUTHORIZATION, credential.header());
         }
-        let response = self.http.execute(request).await.map_err(|error| unreachable(&error))?;
-        Reply::read(response, self.spec.limits.reply_bytes_max).await?.value()
+        let response = peer.http.execute(request).await.map_err(|error| unreachable(&error))?;
+        Reply::read(response, self.limits.reply_bytes_max).await?.value()
+    }
+
+    fn peer(&self, peer: PeerId) -> Result<&Peer, Report> {
+        self.peers.get(&peer).ok_or_else(|| refused("no-address"))
     }
 
     fn known(&self, peer: PeerId, agent: &str) -> Arc<Known> {
@@ -245,7 +275,7 @@ impl A2aTransport {
 
     /// The card of an agent, read once, and again after what was refused or went wrong.
     async fn card(&self, peer: PeerId, agent: &str) -> Result<Arc<Card>, Report> {
-        let address = self.spec.peers.get(&peer).ok_or_else(|| refused("no-address"))?;
+        let address = self.peer(peer)?;
         let known = self.known(peer, agent);
         let held = || known.card.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let _reading = match held() {
@@ -258,21 +288,21 @@ impl A2aTransport {
         let base = address.elsewhere.get(agent).cloned();
         let base = base.unwrap_or_else(|| below(&address.url, &["agents", agent]));
         let url = below(&base, &CARD_PATH.split('/').skip(1).collect::<Vec<_>>());
-        let value = self.ask(peer, self.http.get(url)).await?;
+        let value = self.ask(address, address.http.get(url)).await?;
         let read: AgentCard = payload(value)?;
         let declared = Terms::of_card(&read);
         let terms = declared.clone().unwrap_or_default();
         let card = Arc::new(chosen(&read, &address.url, terms.is_some())?);
         *known.card.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&card));
         *known.terms.lock().unwrap_or_else(PoisonError::into_inner) = Some(terms);
-        (self.spec.told)(peer, agent, declared);
+        (self.told)(peer, agent, declared);
         Ok(card)
     }
 }
 
 impl Transport for A2aTransport {
     fn carry(self: Arc<Self>, packet: Packet, report: Reporter) {
-        let runtime = self.spec.runtime.clone();
+        let runtime = self.runtime.clone();
         let mut once = Once(Some(report));
         runtime.spawn(async move {
             let report = self.exchange(&packet).await;

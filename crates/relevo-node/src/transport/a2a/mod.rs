@@ -18,7 +18,7 @@ pub use client::{A2aTransport, ClientLimits, ClientSpec, PeerAddress, Told};
 pub use identity::{Certificate, Identities, Identity, Secret, TokenHash};
 pub use push::Pusher;
 
-pub(crate) use admit::{Gate, admit, rest};
+pub(crate) use admit::{Gate, activate, admit, rest};
 pub(crate) use card::card;
 pub(crate) use door::Door;
 
