@@ -6,7 +6,7 @@ use relevo::artifact::Artifact;
 use relevo_node::{
     ids::PeerId,
     store::{
-        MadeRow, PushRow, Store, StoreError, TaskRow,
+        MadeRow, MadeState, PushRow, Store, StoreError, TaskRow, TaskState,
         contract::{self, Crashable},
         memory::{Disk, Fault, MemoryStore},
         sqlite::SqliteStore,
@@ -227,5 +227,102 @@ fn memory_fails_as_it_is_told() {
         assert_eq!((open.len(), store.commits()), (usize::from(there), 1 + u64::from(there)), "{fault:?}");
         assert_eq!(disk.reader().task(PEER, row.id).unwrap(), there.then_some(row), "{fault:?}");
         store.commit(b"fourth").unwrap();
+    }
+}
+
+#[test]
+fn what_is_archived_is_read_on_and_a_crash_on_the_way_is_harmless() {
+    let (folder, halfway, begun) =
+        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut store = SqliteStore::open(folder.path()).unwrap();
+    store.recover().unwrap();
+    store.peer("peer").unwrap();
+    let over = |n| {
+        let row = contract::task(PEER, n);
+        TaskRow { state: TaskState::Failed, stay: None, result: None, changed_ms: n, ..row }
+    };
+    let push = |n| PushRow { peer: PEER, task: over(n).id, id: "p".to_owned(), config: "{}".to_owned() };
+    let long = vec![7; 100_000];
+    for n in 1..=300 {
+        // The 5th is worked on, and a handoff of the 7th is not over.
+        store
+            .put_task(&if n == 5 { TaskRow { changed_ms: n, ..contract::task(PEER, n) } } else { over(n) })
+            .unwrap();
+        store.put_push(&push(n)).unwrap();
+        let made = contract::made(&over(n), n);
+        let ended = MadeRow { state: MadeState::Ended, settled: true, ..made.clone() };
+        store.put_made(if n == 7 { &made } else { &ended }).unwrap();
+        if [100, 200].contains(&n) {
+            store.snapshot(b"state").unwrap();
+        }
+        store.commit(&[&n.to_le_bytes(), &long[..]].concat()).unwrap();
+    }
+    copy(folder.path(), halfway.path(), None);
+    copy(folder.path(), begun.path(), None);
+    fs::create_dir(begun.path().join("archive")).unwrap();
+    fs::write(begun.path().join("archive/new"), "half of a file").unwrap();
+
+    let compact = |store: &mut SqliteStore| {
+        let mut steps = 0;
+        while store.compact(250).unwrap() {
+            steps += 1;
+        }
+        steps
+    };
+    let check = |store: &mut SqliteStore, what: &str| {
+        let mut whole = vec![];
+        let read = store.whole_ledger(&mut |entries| {
+            whole.push(u64::from_le_bytes(entries[..8].try_into().unwrap()));
+            Ok(())
+        });
+        read.unwrap();
+        assert!(whole.into_iter().eq(1..=300), "{what}");
+        let mut tail = 0;
+        let read = store.ledger(100, &mut |_| {
+            tail += 1;
+            Ok(())
+        });
+        read.unwrap();
+        assert_eq!((tail, store.commits()), (200, 300), "{what}");
+    };
+    assert!(compact(&mut store) > 1, "in steps");
+    check(&mut store, "compacted");
+    copy_archive(folder.path(), halfway.path());
+    for (place, what) in [(&halfway, "files written, rows still there"), (&begun, "a file half written")] {
+        let mut store = SqliteStore::open(place.path()).unwrap();
+        store.recover().unwrap();
+        check(&mut store, what);
+        compact(&mut store);
+        check(&mut store, what);
+        let names = |folder: &TempDir| {
+            let listed = fs::read_dir(folder.path().join("archive")).unwrap();
+            let mut names: Vec<_> = listed.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(place), names(&folder), "{what}");
+    }
+    let mut reader = store.reader().unwrap();
+    for n in 1..=300 {
+        let kept = n == 5 || n == 7 || n >= 250;
+        assert_eq!(store.task(PEER, over(n).id).unwrap().is_some(), kept, "task {n}");
+        assert_eq!(reader.pushes(PEER, over(n).id).unwrap().len(), usize::from(kept), "push {n}");
+    }
+    store.put_task(&over(301)).unwrap();
+    assert!(matches!(store.compact(0), Err(StoreError::Failed(_))), "not committed yet");
+    store.commit(b"").unwrap();
+    // Handoffs go by the time at which they were made, which is 1,000 for all of them.
+    while store.compact(1_001).unwrap() {}
+    for n in 1..=300 {
+        let row = store.made(contract::made(&over(n), n).wire).unwrap();
+        assert_eq!(row.is_some(), n == 5 || n == 7, "handoff {n}");
+    }
+}
+
+fn copy_archive(from: &Path, to: &Path) {
+    fs::create_dir(to.join("archive")).unwrap();
+    for entry in fs::read_dir(from.join("archive")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join("archive").join(entry.file_name())).unwrap();
     }
 }

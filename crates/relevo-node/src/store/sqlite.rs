@@ -3,6 +3,7 @@
 //! One connection writes, within a transaction that is open from the first write to the commit; SQLite appends what is
 //! committed to a log (`node.db-wal`) and syncs it, once. Readers have connections of their own and see the last commit.
 
+mod archive;
 mod file;
 mod rows;
 
@@ -262,7 +263,7 @@ fn recovered(db: &Connection) -> Sql<(Recovered, u64)> {
         .query_map([], |row| Ok((PeerId(row.get(0)?), TaskId::from_bytes(row.get(1)?))))?
         .collect::<Sql<_>>()?;
     let made = db
-        .prepare("SELECT wire FROM made WHERE open = 1 ORDER BY number")?
+        .prepare("SELECT wire FROM made INDEXED BY made_open WHERE open = 1 ORDER BY number")?
         .query_map([], |row| rows::wire_at(row, 0))?
         .collect::<Sql<_>>()?;
     let commits = db.query_row("SELECT coalesce(max(number), 0) FROM ledger", [], |row| row.get(0))?;

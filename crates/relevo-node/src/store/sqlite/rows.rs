@@ -279,6 +279,13 @@ pub(super) fn wire_at(row: &Row<'_>, index: usize) -> Result<WireId> {
     wire(row.get(index)?).map_err(|e| unreadable(index, e))
 }
 
+/// No id that was made at this time or later stands before this.
+pub(super) fn first_wire_of(ms: i64) -> [u8; 16] {
+    let mut first = [0; 16];
+    first[..6].copy_from_slice(&ms.clamp(0, (1 << 48) - 1).to_be_bytes()[2..]);
+    first
+}
+
 fn wire(bytes: [u8; 16]) -> std::result::Result<WireId, &'static str> {
     WireId::from_bytes(bytes).ok_or("an id is no UUID of version 7")
 }

@@ -75,7 +75,7 @@ CREATE TABLE made (
     cancels     INTEGER NOT NULL,
     open        INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX made_open ON made (number) WHERE open = 1;
+CREATE INDEX made_open ON made (task_peer, task) WHERE open = 1;
 
 CREATE TABLE artifact (
     made    INTEGER PRIMARY KEY,
