@@ -44,7 +44,13 @@ impl Operator {
         let address = folder.address().ok_or("the node does not run: start it with relevo serve")?;
         let token = folder.operator_token().map_err(|e| format!("the operator's token: {e}"))?;
         let url = format!("http://{address}").parse().map_err(|e| format!("{address}: {e}"))?;
-        let address = PeerAddress { url, elsewhere: BTreeMap::new(), credential: Secret::bearer(&token) };
+        let address = PeerAddress {
+            url,
+            elsewhere: BTreeMap::new(),
+            credential: Secret::bearer(&token),
+            authority: None,
+            certificate: None,
+        };
         let limits = ClientLimits {
             wire: spec.wire_limits(),
             reply_bytes_max: spec.limits.body_bytes_max,

@@ -170,7 +170,16 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
         };
         let url = peer.url.parse().map_err(|_| unfit("url: this is no address"))?;
         if let Some(id) = number(name) {
-            peers.insert(id, PeerAddress { url, elsewhere: BTreeMap::new(), credential });
+            peers.insert(
+                id,
+                PeerAddress {
+                    url,
+                    elsewhere: BTreeMap::new(),
+                    credential,
+                    authority: None,
+                    certificate: None,
+                },
+            );
         }
     }
     let limits = ClientLimits {

@@ -46,18 +46,18 @@ impl NodeSpec {
         for (name, peer) in &self.peers {
             self.check_peer(name, peer, team)?;
         }
-        for agent in &team.agents {
-            if let Some((peer, _)) = agent.remote()
-                && !self.peers.contains_key(peer)
-            {
-                let message = format!(
-                    "agent {:?} of the team is of {peer:?}, which is no peer: add [peers.{peer}], or run relevo join",
-                    agent.name
-                );
-                return fault("team", message);
-            }
-        }
         Ok(())
+    }
+
+    /// Whether every organisation is known whose agents the team names.
+    pub(super) fn knows_all(&self, team: &TeamSpec) -> Result<(), String> {
+        let mut remote = team.agents.iter().filter_map(|agent| Some((&agent.name, agent.remote()?.0)));
+        match remote.find(|(_, peer)| !self.peers.contains_key(*peer)) {
+            None => Ok(()),
+            Some((agent, peer)) => Err(format!(
+                "agent {agent:?} of the team is of {peer:?}, which is no peer: relevo join makes it known"
+            )),
+        }
     }
 
     fn check_peer(&self, name: &str, peer: &PeerSection, team: &TeamSpec) -> Result<(), Fault> {

@@ -207,6 +207,17 @@ fn default_open_max() -> usize {
 impl NodeSpec {
     /// Read and check a node file, and the team file that it names.
     pub fn load(path: &Path) -> Result<(Self, TeamSpec), NodeFileError> {
+        let (node, team) = Self::load_unjoined(path)?;
+        node.knows_all(&team).map_err(|message| NodeFileError {
+            path: path.to_owned(),
+            line: None,
+            message,
+        })?;
+        Ok((node, team))
+    }
+
+    /// The same, where organisations may still be unknown whose agents the team names.
+    pub fn load_unjoined(path: &Path) -> Result<(Self, TeamSpec), NodeFileError> {
         let fail = |line, message| NodeFileError { path: path.to_owned(), line, message };
         let text = std::fs::read_to_string(path)
             .map_err(|e| fail(None, format!("the node file cannot be read: {e}")))?;

@@ -53,7 +53,7 @@ pub(crate) fn join(arguments: &JoinArguments) -> Result<ExitCode, Fault> {
     // What would not be accepted is not written.
     let beside = node.with_extension("toml.new");
     fs::write(&beside, &joined).map_err(|e| format!("{}: {e}", beside.display()))?;
-    let checked = NodeSpec::load(&beside);
+    let checked = NodeSpec::load_unjoined(&beside);
     fs::remove_file(&beside)?;
     checked.map_err(|e| e.to_string().replace(&beside.display().to_string(), &node.display().to_string()))?;
     world::write_file(node, &joined)?;
