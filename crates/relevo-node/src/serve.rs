@@ -1,6 +1,14 @@
 //! A node, put together: what its file says, its store, its agents, its door, and what carries its packets.
 
-use std::{collections::BTreeMap, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use relevo::{
     model::environment::Environment,
@@ -16,8 +24,8 @@ use crate::{
     folder::Folder,
     ids::PeerId,
     machine::{MachineError, number_peers},
-    server::{AgentDoor, ServerLimits, ServerSpec, router, serve as serve_door},
-    spec::NodeSpec,
+    server::{AgentDoor, ServerLimits, ServerSpec, Tls, router, serve as serve_door},
+    spec::{ClientCertificate, NodeSpec},
     store::{StoreError, sqlite::SqliteStore},
     transport::a2a::{
         A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Secret, TokenHash,
@@ -72,6 +80,7 @@ pub async fn serve(
     let team_folder = spec.team_file().parent().map(|folder| folder.to_owned()).unwrap_or_default();
     // A process serves one node as long as it lives.
     let stage: &'static Stage = Box::leak(Box::new(Stage::for_node(team, &team_folder, names.clone())?));
+    let tls = tls(spec)?;
     let listener = TcpListener::bind(spec.listen.address).await;
     let listener =
         listener.map_err(|source| io_error(&format!("listening at {}", spec.listen.address), source))?;
@@ -92,7 +101,7 @@ pub async fn serve(
     let door = router(ServerSpec {
         agents: doors,
         entry: Some(spec.entry.clone()),
-        url: spec.listen.url.clone().unwrap_or_else(|| format!("http://{address}")),
+        url: spec.listen.url.clone().unwrap_or_else(|| format!("{}://{address}", if spec.tls.is_some() { "https" } else { "http" })),
         limits,
         identities,
         host: node.clone(),
@@ -100,7 +109,7 @@ pub async fn serve(
     });
     folder.tell_address(address).map_err(|source| io_error("the address", source))?;
     ready(address);
-    let served = until_ended(running, serve_door(listener, door, &limits, stop, DRAIN), &node).await;
+    let served = until_ended(running, serve_door(listener, door, &limits, tls, stop, DRAIN), &node).await;
     folder.forget_address();
     served
 }
@@ -154,6 +163,14 @@ fn doors(team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeError> {
 
 fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2aTransport, ServeError> {
     let environment = Environment::of(&spec.directory).map_err(ServeError::Unfit)?;
+    let own = match &spec.tls {
+        None => None,
+        Some(tls) => {
+            let pem = [read(&spec.directory.join(&tls.certificate))?, read(&spec.directory.join(&tls.key))?].concat();
+            let unfit = |_| ServeError::Unfit("[tls] the certificate and its key do not fit".to_owned());
+            Some(reqwest::Identity::from_pem(&pem).map_err(unfit)?)
+        }
+    };
     let mut peers = BTreeMap::new();
     for (name, peer) in &spec.peers {
         let unfit = |what: &str| ServeError::Unfit(format!("[peers.{name}] {what}"));
@@ -193,6 +210,19 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
         .map_err(|e| ServeError::Unfit(format!("peers cannot be called: {e}")))
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, ServeError> {
+    std::fs::read(path).map_err(|source| io_error(&path.display().to_string(), source))
+}
+
+/// TLS at the door, if there is to be any.
+fn tls(spec: &NodeSpec) -> Result<Option<Tls>, ServeError> {
+    let Some(tls) = &spec.tls else { return Ok(None) };
+    let place = |path: &PathBuf| spec.directory.join(path);
+    let client = tls.client_ca.as_ref().map(place);
+    let client = client.as_deref().map(|ca| (ca, tls.client == ClientCertificate::Required));
+    Tls::new(&place(&tls.certificate), &place(&tls.key), client).map(Some).map_err(ServeError::Unfit)
+}
+
 fn identities(
     spec: &NodeSpec,
     operator: &str,
@@ -209,7 +239,8 @@ fn identities(
         let token = peer.token.as_ref().and_then(|token| token.parse().ok());
         if let Some(id) = number(name) {
             let (rate, burst) = (peer.rate, peer.burst);
-            known.insert(id, Identity { token, certificate: None, rate, burst, push });
+            let certificate = peer.certificate.as_ref().and_then(|certificate| certificate.parse().ok());
+            known.insert(id, Identity { token, certificate, rate, burst, push });
         }
     }
     Ok(Identities::new(known))

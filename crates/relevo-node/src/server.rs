@@ -1,5 +1,7 @@
 //! The network side of a node: its agents' doors and cards under one address, and the serving of them.
 
+mod accept;
+
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use a2a_pb::protojson_conv;
@@ -9,11 +11,14 @@ use axum_server::Handle;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 
+pub use accept::Tls;
+
 use crate::{
     door::Host,
     transport::a2a::{CARD_PATH, Clock, Door, Gate, Identities, activate, admit, card, rest},
     wire::{self, Terms},
 };
+use accept::Entrance;
 
 /// An agent that others may hand to.
 #[derive(Clone, Debug)]
@@ -105,12 +110,13 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     limits: &ServerLimits,
+    tls: Option<Tls>,
     stop: impl Future<Output = ()>,
     drain: Duration,
 ) -> io::Result<()> {
     let handle = Handle::new();
     let mut server = axum_server::from_tcp(listener.into_std()?)?
-        .acceptor(accept::Counted::new(limits.connections_max))
+        .acceptor(Entrance::new(limits.connections_max, tls))
         .handle(handle.clone())
         .http1_only();
     server
@@ -125,44 +131,4 @@ pub async fn serve(
         () = stop => handle.graceful_shutdown(Some(drain)),
     }
     serving.await
-}
-
-mod accept {
-    use std::{
-        future::{Ready, ready},
-        io,
-        sync::Arc,
-    };
-
-    use axum::{Extension, middleware::AddExtension};
-    use axum_server::accept::Accept;
-    use tokio::{
-        net::TcpStream,
-        sync::{OwnedSemaphorePermit, Semaphore},
-    };
-    use tower_layer::Layer;
-
-    /// Accepts as many connections as there may be; each is counted until its service is dropped. More are closed.
-    #[derive(Clone)]
-    pub(super) struct Counted(Arc<Semaphore>);
-
-    impl Counted {
-        pub(super) fn new(most: usize) -> Self {
-            Counted(Arc::new(Semaphore::new(most)))
-        }
-    }
-
-    impl<S> Accept<TcpStream, S> for Counted {
-        type Stream = TcpStream;
-        type Service = AddExtension<S, Arc<OwnedSemaphorePermit>>;
-        type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
-
-        fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-            let taken = Arc::clone(&self.0).try_acquire_owned().map_err(io::Error::other);
-            ready(taken.and_then(|permit| {
-                stream.set_nodelay(true)?;
-                Ok((stream, Extension(Arc::new(permit)).layer(service)))
-            }))
-        }
-    }
 }

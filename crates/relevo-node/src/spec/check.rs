@@ -2,8 +2,8 @@
 
 use relevo::team::{TeamSpec, nearest};
 
-use super::{NodeSpec, PeerSection};
-use crate::transport::a2a::TokenHash;
+use super::{ClientCertificate, NodeSpec, PeerSection};
+use crate::transport::a2a::{Certificate, TokenHash};
 
 /// The place of a fault, and what it is.
 type Fault = (Vec<String>, String);
@@ -80,6 +80,14 @@ impl NodeSpec {
             let message =
                 "this is not the hash of a token: relevo join makes one, blake3: and 64 hexadecimal digits";
             return fault("token", message.to_owned());
+        }
+        if let Some(certificate) = &peer.certificate {
+            if certificate.parse::<Certificate>().is_err() {
+                return fault("certificate", "write sha256: and 64 hexadecimal digits".to_owned());
+            }
+            if self.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+                return fault("certificate", "clients are asked for none: add [tls] with client_ca".to_owned());
+            }
         }
         let local: Vec<&str> = team.local().map(|agent| agent.name.as_str()).collect();
         if let Some(other) = peer.may_hand_to.iter().find(|agent| !local.contains(&agent.as_str())) {

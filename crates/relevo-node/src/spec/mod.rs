@@ -48,6 +48,9 @@ pub struct NodeSpec {
     /// Where it listens.
     #[serde(default)]
     pub listen: ListenSection,
+    /// TLS, at its door and towards others.
+    #[serde(default)]
+    pub tls: Option<TlsSection>,
     /// How its agents learn, beyond what the team file says.
     #[serde(default)]
     pub learner: LearnerSection,
@@ -84,6 +87,33 @@ impl Default for ListenSection {
     fn default() -> Self {
         ListenSection { address: SocketAddr::from(([127, 0, 0, 1], 4700)), public: false, url: None }
     }
+}
+
+/// TLS.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSection {
+    /// The node's certificate and those that lead to its authority: a PEM file. Peers that ask for one are shown it too.
+    pub certificate: PathBuf,
+    /// Its key: a PEM file.
+    pub key: PathBuf,
+    /// The authorities of peers' certificates: a PEM file. With it, clients are asked for theirs.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients must show one.
+    #[serde(default)]
+    pub client: ClientCertificate,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificate {
+    /// They may.
+    #[default]
+    Optional,
+    /// They must.
+    Required,
 }
 
 /// How the agents of a node learn.
@@ -169,6 +199,12 @@ pub struct PeerSection {
     /// The hash of the token that it shows us, `blake3:HEX`; without one, it can ask for nothing.
     #[serde(default)]
     pub token: Option<String>,
+    /// The certificate that it shows us, `sha256:HEX`; where there is a token too, both are needed.
+    #[serde(default)]
+    pub certificate: Option<String>,
+    /// The authorities of its own certificate: a PEM file; those of the system, if absent.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
     /// The name of the variable that holds the token that we show it.
     #[serde(default)]
     pub key: Option<String>,

@@ -50,9 +50,23 @@ impl fmt::Display for TokenHash {
     }
 }
 
-/// The SHA-256 of the certificate that a client has shown; put into the extensions of a request by whoever ended TLS.
+/// The SHA-256 of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Certificate(pub [u8; 32]);
+
+impl FromStr for Certificate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digest = text.strip_prefix("sha256:").and_then(|hex| blake3::Hash::from_hex(hex).ok());
+        let digest = digest.ok_or("a certificate is `sha256:` and 64 hexadecimal digits")?;
+        Ok(Certificate(*digest.as_bytes()))
+    }
+}
+
+/// The certificate that a client has shown, if it has; put beside its requests by whoever ends TLS.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown(pub(crate) Option<Certificate>);
 
 /// How a peer is known, and what it may do at this door.
 #[derive(Clone, Debug)]

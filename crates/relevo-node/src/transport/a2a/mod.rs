@@ -21,6 +21,7 @@ pub use push::Pusher;
 pub(crate) use admit::{Gate, activate, admit, rest};
 pub(crate) use card::card;
 pub(crate) use door::Door;
+pub(crate) use identity::Shown;
 
 /// The time now, in milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
