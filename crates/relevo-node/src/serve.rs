@@ -206,7 +206,7 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
         reply_ms_max: 15_000,
         carried_max: 256,
     };
-    A2aTransport::new(ClientSpec { peers, limits, told: Box::new(|_, _, _| {}), runtime: Handle::current() })
+    A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() })
         .map_err(|e| ServeError::Unfit(format!("peers cannot be called: {e}")))
 }
 

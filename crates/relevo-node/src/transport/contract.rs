@@ -10,10 +10,10 @@ use super::{Packet, Report, Transport};
 /// What a packet must come to, whatever else its report says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// [`Report::Standing`]
-    Standing,
     /// [`Report::Card`]
     Card,
+    /// [`Report::Standing`]
+    Standing,
     /// [`Report::Noted`]
     Noted,
     /// [`Report::Refused`]

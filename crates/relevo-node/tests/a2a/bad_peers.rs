@@ -188,7 +188,7 @@ async fn peers_that_misbehave_end_in_the_right_report_within_the_deadline() {
 
     // One turn for each peer: whoever is slow takes nobody else's.
     let limits = ClientLimits { reply_ms_max: 1_000, carried_max: 1, ..CLIENT_LIMITS };
-    let (client, _) = client(peers, limits);
+    let client = client(peers, limits);
     tokio::task::spawn_blocking(move || check(&client, &cases, Duration::from_secs(5)))
         .await
         .unwrap()

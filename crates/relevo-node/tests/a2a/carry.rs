@@ -1,9 +1,6 @@
 //! What is carried to others: a node's client at a node's door, in both bindings.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use relevo::artifact::Artifact;
 use relevo_node::{
@@ -12,7 +9,7 @@ use relevo_node::{
         Load, Packet, Report,
         a2a::{A2aTransport, ClientLimits, ClientSpec, PeerAddress, Secret},
     },
-    wire::{self, Progress, Terms},
+    wire::{self, Progress},
 };
 use tokio::runtime::Handle;
 
@@ -26,22 +23,8 @@ pub(crate) const CLIENT_LIMITS: ClientLimits = ClientLimits {
     carried_max: 64,
 };
 
-/// What was declared by which agent, in order.
-type Declared = Arc<Mutex<Vec<(String, Option<Terms>)>>>;
-
-pub(crate) fn client(
-    peers: BTreeMap<PeerId, PeerAddress>,
-    limits: ClientLimits,
-) -> (Arc<A2aTransport>, Declared) {
-    let declared = Declared::default();
-    let told = Arc::clone(&declared);
-    let spec = ClientSpec {
-        peers,
-        limits,
-        told: Box::new(move |_, agent, terms| told.lock().unwrap().push((agent.to_owned(), terms.unwrap()))),
-        runtime: Handle::current(),
-    };
-    (Arc::new(A2aTransport::new(spec).unwrap()), declared)
+pub(crate) fn client(peers: BTreeMap<PeerId, PeerAddress>, limits: ClientLimits) -> Arc<A2aTransport> {
+    Arc::new(A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() }).unwrap())
 }
 
 pub(crate) fn address(url: &str, token: &str) -> PeerAddress {
@@ -79,24 +62,23 @@ async fn a_handoff_is_carried_looked_at_and_its_outcome_told_in_both_bindings() 
                 ["echo", "slow"].map(|name| (name.to_owned(), served.rest_card(name).parse().unwrap()));
             peer.elsewhere.extend(cards);
         }
-        let (client, declared) = client([(A, peer)].into(), CLIENT_LIMITS);
-        assert_eq!(client.known_terms(A, "echo"), None, "{binding}");
+        let client = client([(A, peer)].into(), CLIENT_LIMITS);
 
         let sent = handoff(wire_id(if is_rest { 2 } else { 1 }), A, "echo");
+        assert_eq!(client.exchange(&with(&sent, Load::Card)).await, Report::Card(Some(terms())), "{binding}");
         let Report::Standing(standing) = client.exchange(&sent).await else {
             panic!("{binding}: a task was due")
         };
         assert_eq!(standing.value, Some(Ok(0.25)), "{binding}: V comes with the first answer");
         let Progress::Completed(result) = &standing.progress else { panic!("{binding}: {standing:?}") };
         assert_eq!(&*result.payload, b"payload", "{binding}");
-        assert_eq!(client.known_terms(A, "echo"), Some(Some(terms())), "{binding}");
 
         let task = standing.task.clone().unwrap();
         let looked = client.exchange(&with(&sent, Load::Look { task: task.clone() })).await;
         assert_eq!(looked, Report::Standing(standing), "{binding}: looked at, it stands the same");
         let never = client.exchange(&with(&sent, Load::Look { task: "a/b?c".to_owned() })).await;
         assert_eq!(never, Report::Refused("not-found".to_owned()), "{binding}");
-        let request = Box::new(wire::outcome(&wire_id(9), &sent.wire, &task, 0.75));
+        let request = Box::new(wire::outcome(&wire_id(9), &sent.wire, Some(&task), 0.75));
         let told = client.exchange(&with(&sent, Load::Outcome { request })).await;
         assert_eq!(told, Report::Noted, "{binding}");
         assert_eq!(served.host.outcomes().last(), Some(&(sent.wire, 0.75)), "{binding}");
@@ -112,10 +94,8 @@ async fn a_handoff_is_carried_looked_at_and_its_outcome_told_in_both_bindings() 
             panic!("{binding}: a task was due")
         };
         assert_eq!(ended.progress, Progress::Ended("canceled"), "{binding}");
-        assert_eq!(client.known_terms(A, "slow"), Some(None), "{binding}: it declares nothing");
-        let declared: Vec<_> = declared.lock().unwrap().iter().map(|(agent, _)| agent.clone()).collect();
-        assert_eq!(&declared[..1], ["echo"], "{binding}");
-        assert_eq!(declared.last().map(String::as_str), Some("slow"), "{binding}");
+        let declared = client.exchange(&with(&slow, Load::Card)).await;
+        assert_eq!(declared, Report::Card(None), "{binding}: it declares nothing");
     }
     assert!(served.host.tasks_of(A).len() == 4 && served.host.tasks_of(B).is_empty());
     served.stop().await;

@@ -126,6 +126,7 @@ async fn a_task_is_sent_looked_at_listed_and_belongs_to_its_sender_alone() {
         assert_eq!(refused.code, error_code::INVALID_PARAMS, "{binding}");
         assert!(!refused.message.contains("somebody"), "{binding}: errors do not hold what came in");
     }
+    assert_eq!(served.host.counted(), ["tenant", "tenant"]);
     served.stop().await;
 }
 

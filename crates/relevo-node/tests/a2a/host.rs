@@ -40,6 +40,7 @@ struct Kept {
     pushes: BTreeMap<(PeerId, TaskId, String), PushRow>,
     watched: BTreeMap<TaskId, watch::Sender<()>>,
     outcomes: Vec<(WireId, f64)>,
+    counted: Vec<&'static str>,
 }
 
 #[derive(Default)]
@@ -74,6 +75,10 @@ impl Scripted {
     pub(crate) fn tasks_of(&self, peer: PeerId) -> Vec<TaskId> {
         let kept = self.kept.lock().unwrap();
         kept.tasks.keys().filter(|(owner, _)| *owner == peer).map(|(_, task)| *task).collect()
+    }
+
+    pub(crate) fn counted(&self) -> Vec<&'static str> {
+        self.kept.lock().unwrap().counted.clone()
     }
 
     pub(crate) fn outcomes(&self) -> Vec<(WireId, f64)> {
@@ -131,6 +136,10 @@ impl Host for Scripted {
             }
             Request::Push(row) => {
                 kept.pushes.insert((peer, row.task, row.id.clone()), row);
+                Answer::Noted
+            }
+            Request::Count(word) => {
+                kept.counted.push(word);
                 Answer::Noted
             }
             Request::DropPush { task, id } => {

@@ -1,6 +1,6 @@
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     ids::{PeerId, WireId},
     transport::{Load, Packet, Report, Reporter, Transport},
-    wire::{self, Terms, WireError},
+    wire::{self, Terms},
 };
 
 /// Where another organisation is, what is shown to it, and how it is known.
@@ -53,18 +53,12 @@ pub struct ClientLimits {
     pub carried_max: usize,
 }
 
-/// Told what an agent of a peer declares of its values, each time its card is read; one that declares it wrongly counts as
-/// one that passes none.
-pub type Told = Box<dyn Fn(PeerId, &str, Result<Option<Terms>, WireError>) + Send + Sync>;
-
 /// What a client is made of.
 pub struct ClientSpec {
     /// The peers.
     pub peers: BTreeMap<PeerId, PeerAddress>,
     /// How long they may take, and how much they may answer.
     pub limits: ClientLimits,
-    /// Told what agents declare.
-    pub told: Told,
     /// Where packets are carried.
     pub runtime: Handle,
 }
@@ -73,7 +67,6 @@ pub struct ClientSpec {
 pub struct A2aTransport {
     peers: BTreeMap<PeerId, Peer>,
     limits: ClientLimits,
-    told: Told,
     runtime: Handle,
     cards: Mutex<BTreeMap<(PeerId, String), Arc<Known>>>,
 }
@@ -91,17 +84,21 @@ struct Peer {
 #[derive(Default)]
 struct Known {
     card: Mutex<Option<Arc<Card>>>,
-    /// What it declared last; kept when the card is to be read again.
-    terms: Mutex<Option<Option<Terms>>>,
     /// One reads the card, others wait for it.
     reading: tokio::sync::Mutex<()>,
+}
+
+impl Known {
+    fn card(&self) -> MutexGuard<'_, Option<Arc<Card>>> {
+        self.card.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Of a card, what carrying needs.
 struct Card {
     url: Url,
     is_json_rpc: bool,
-    passes_value: bool,
+    terms: Option<Terms>,
 }
 
 impl A2aTransport {
@@ -129,24 +126,8 @@ impl A2aTransport {
             };
             peers.insert(id, peer);
         }
-        let ClientSpec { limits, told, runtime, .. } = spec;
-        Ok(A2aTransport { peers, limits, told, runtime, cards: Mutex::default() })
-    }
-
-    /// What an agent of a peer has declared of its values: nothing, where its card has not been read.
-    pub fn known_terms(&self, peer: PeerId, agent: &str) -> Option<Option<Terms>> {
-        let cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = cards.get(&(peer, agent.to_owned()))?;
-        *known.terms.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What an agent of a peer declares of its values; its card is read, unless it is known.
-    pub async fn terms(&self, peer: PeerId, agent: &str) -> Result<Option<Terms>, Report> {
-        let wait = Duration::from_millis(self.limits.reply_ms_max);
-        match tokio::time::timeout(wait, self.card(peer, agent)).await {
-            Ok(card) => card.map(|_| self.known_terms(peer, agent).flatten()),
-            Err(_) => Err(Report::Unreachable("too-slow".to_owned())),
-        }
+        let ClientSpec { limits, runtime, .. } = spec;
+        Ok(A2aTransport { peers, limits, runtime, cards: Mutex::default() })
     }
 
     /// Carry a packet to its end.
@@ -167,10 +148,14 @@ impl A2aTransport {
     async fn carry_through(&self, packet: &Packet) -> Result<Report, Report> {
         let peer = self.peer(packet.peer)?;
         let _turn = peer.turns.acquire().await.map_err(|_| Report::Unreachable("stopped".to_owned()))?;
+        if packet.load == Load::Card {
+            // Whoever asks wants to know it as it is now.
+            self.known(packet.peer, &packet.agent).card().take();
+        }
         let card = self.card(packet.peer, &packet.agent).await?;
         let (wire, limits) = (&packet.wire, &self.limits.wire);
         let standing = match &packet.load {
-            Load::Card => return Ok(Report::Card(self.known_terms(packet.peer, &packet.agent).flatten())),
+            Load::Card => return Ok(Report::Card(card.terms)),
             Load::Handoff { request, passes_value } => {
                 let response = self.send(peer, &card, wire, request, *passes_value).await?;
                 wire::answered(&response, wire, limits)
@@ -188,7 +173,7 @@ impl A2aTransport {
                     path: &["tasks", task],
                     body: &asked,
                 };
-                wire::standing(&self.call(peer, &card, wire, call, card.passes_value).await?, wire, limits)
+                wire::standing(&self.call(peer, &card, wire, call, card.terms.is_some()).await?, wire, limits)
             }
             Load::Cancel { task } => {
                 let asked = CancelTaskRequest { id: task.clone(), metadata: None, tenant: None };
@@ -199,7 +184,7 @@ impl A2aTransport {
                     path: &["tasks", &named],
                     body: &asked,
                 };
-                let task: Task = self.call(peer, &card, wire, call, card.passes_value).await?;
+                let task: Task = self.call(peer, &card, wire, call, card.terms.is_some()).await?;
                 wire::standing(&task, wire, limits)
             }
         };
@@ -277,25 +262,23 @@ impl A2aTransport {
     async fn card(&self, peer: PeerId, agent: &str) -> Result<Arc<Card>, Report> {
         let address = self.peer(peer)?;
         let known = self.known(peer, agent);
-        let held = || known.card.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let _reading = match held() {
+        let held = known.card().clone();
+        let _reading = match held {
             Some(card) => return Ok(card),
             None => known.reading.lock().await,
         };
-        if let Some(card) = held() {
-            return Ok(card);
+        if let Some(card) = &*known.card() {
+            return Ok(Arc::clone(card));
         }
         let base = address.elsewhere.get(agent).cloned();
         let base = base.unwrap_or_else(|| below(&address.url, &["agents", agent]));
         let url = below(&base, &CARD_PATH.split('/').skip(1).collect::<Vec<_>>());
         let value = self.ask(address, address.http.get(url)).await?;
         let read: AgentCard = payload(value)?;
-        let declared = Terms::of_card(&read);
-        let terms = declared.clone().unwrap_or_default();
-        let card = Arc::new(chosen(&read, &address.url, terms.is_some())?);
-        *known.card.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&card));
-        *known.terms.lock().unwrap_or_else(PoisonError::into_inner) = Some(terms);
-        (self.told)(peer, agent, declared);
+        // Who declares it wrongly counts as one that passes none.
+        let terms = Terms::of_card(&read).unwrap_or_default();
+        let card = Arc::new(chosen(&read, &address.url, terms)?);
+        *known.card() = Some(Arc::clone(&card));
         Ok(card)
     }
 }
@@ -337,7 +320,7 @@ struct Call<'c, Q> {
 }
 
 /// The first interface of a card that can be talked to. One elsewhere than its peer would be sent what is not for it.
-fn chosen(card: &AgentCard, peer: &Url, passes_value: bool) -> Result<Card, Report> {
+fn chosen(card: &AgentCard, peer: &Url, terms: Option<Terms>) -> Result<Card, Report> {
     let mut elsewhere = false;
     for interface in &card.supported_interfaces {
         let is_json_rpc = interface.protocol_binding == TRANSPORT_PROTOCOL_JSONRPC;
@@ -346,7 +329,7 @@ fn chosen(card: &AgentCard, peer: &Url, passes_value: bool) -> Result<Card, Repo
             && interface.tenant.as_deref().unwrap_or_default().is_empty();
         let Some(url) = Url::parse(&interface.url).ok().filter(|_| is_spoken) else { continue };
         if url.origin() == peer.origin() {
-            return Ok(Card { url, is_json_rpc, passes_value });
+            return Ok(Card { url, is_json_rpc, terms });
         }
         elsewhere = true;
     }

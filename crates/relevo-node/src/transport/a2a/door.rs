@@ -20,7 +20,7 @@ use crate::{
     door::{Answer, Host, Refusal, Request},
     ids::{PeerId, TaskId},
     store::{Filter, PushRow, TaskRow, TaskState},
-    wire::{self, Incoming, WireError},
+    wire::{self, Incoming},
 };
 
 /// In how many places the owner of a task may want to be told of its end.
@@ -45,10 +45,14 @@ enum Sent {
 
 impl Door {
     async fn take(&self, peer: PeerId, request: &SendMessageRequest) -> Result<Sent, A2AError> {
-        no_tenant(&request.tenant)?;
         let now_ms = (self.gate.clock)();
-        let incoming =
-            wire::incoming(&self.agent, request, &self.gate.limits.wire, now_ms).map_err(unreadable)?;
+        let incoming = match wire::incoming(&self.agent, request, &self.gate.limits.wire, now_ms) {
+            Ok(incoming) => incoming,
+            Err(error) => {
+                self.host.ask(peer, Request::Count(error.word)).await;
+                return Err(fault(error_code::INVALID_PARAMS, error.word, error.to_string()));
+            }
+        };
         match incoming {
             Incoming::Outcome(note) => match self.host.ask(peer, Request::Outcome(note)).await {
                 Answer::Noted => Ok(Sent::Noted(wire::noted(&note.handoff))),
@@ -325,10 +329,6 @@ fn fault(code: i32, word: &str, message: String) -> A2AError {
     let word = [("word".to_owned(), word.to_owned())].into();
     let details = vec![TypedDetail::error_info(a2a::error_reason(code), PROTOCOL_DOMAIN, Some(word))];
     A2AError::new(code, message).with_details(details)
-}
-
-fn unreadable(error: WireError) -> A2AError {
-    fault(error_code::INVALID_PARAMS, error.word, error.to_string())
 }
 
 fn refused(refusal: Refusal) -> A2AError {

@@ -14,7 +14,7 @@ mod reply;
 
 use std::sync::Arc;
 
-pub use client::{A2aTransport, ClientLimits, ClientSpec, PeerAddress, Told};
+pub use client::{A2aTransport, ClientLimits, ClientSpec, PeerAddress};
 pub use identity::{Certificate, Identities, Identity, Secret, TokenHash};
 pub use push::Pusher;
 
