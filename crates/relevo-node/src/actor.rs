@@ -42,6 +42,8 @@ const ASKED_MAX: usize = 4096;
 const LOOK_AROUND: Duration = Duration::from_millis(200);
 /// The time before a store that failed is tried again, doubled each time.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How often the store may become smaller.
+const TIDY_MS: u64 = 60_000;
 /// Tasks that may be watched before those that nobody watches any more are forgotten.
 const WATCHED_MAX: usize = 1024;
 
@@ -106,6 +108,7 @@ impl Node {
             calls: HashMap::new(),
             asking: BTreeMap::new(),
             heard: Duration::ZERO,
+            tidy_at: 0,
         };
         let mut acts = vec![];
         let machine = actor.recover(store, &mut acts)?;
@@ -183,6 +186,7 @@ struct Actor {
     /// Tasks that wait for a person.
     asking: BTreeMap<TaskId, Ask>,
     heard: Duration,
+    tidy_at: u64,
 }
 
 impl Actor {
@@ -211,7 +215,8 @@ impl Actor {
             let decided = turn
                 .into_iter()
                 .try_for_each(|input| machine.handle((self.clock)(), input, &mut Entropy, &mut acts))
-                .and_then(|()| machine.commit());
+                .and_then(|()| machine.commit())
+                .and_then(|()| self.tidy(&mut machine));
             if let Err(MachineError::Store(_)) = decided {
                 acts.clear();
                 ready.clear();
@@ -224,6 +229,16 @@ impl Actor {
                 return Ok(());
             }
         }
+    }
+
+    /// Now and then, step by step, let the store become smaller.
+    fn tidy(&mut self, machine: &mut Machine<'_>) -> Result<(), MachineError> {
+        let now = (self.clock)();
+        if now >= self.tidy_at {
+            let goes_on = machine.tidy(now)?;
+            self.tidy_at = if goes_on { now } else { now + TIDY_MS };
+        }
+        Ok(())
     }
 
     /// What has come, at once or when the next thing is due.

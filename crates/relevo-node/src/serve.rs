@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt, future::OptionFuture};
 use relevo::{
     model::environment::Environment,
     stage::Stage,
@@ -81,10 +82,15 @@ pub async fn serve(
     // A process serves one node as long as it lives.
     let stage: &'static Stage = Box::leak(Box::new(Stage::for_node(team, &team_folder, names.clone())?));
     let tls = tls(spec)?;
-    let listener = TcpListener::bind(spec.listen.address).await;
-    let listener =
-        listener.map_err(|source| io_error(&format!("listening at {}", spec.listen.address), source))?;
+    let listener = listen(spec.listen.address).await?;
     let address = listener.local_addr().map_err(|source| io_error("listening", source))?;
+    // The operator is on this machine, and needs no certificate to be told from others.
+    let beside = match &tls {
+        None => None,
+        Some(_) => Some(listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?),
+    };
+    let operators = beside.as_ref().map_or(Ok(address), TcpListener::local_addr);
+    let operators = operators.map_err(|source| io_error("listening", source))?;
     let number = |name: &str| names.iter().position(|known| known == name).map(|n| PeerId(n as u32));
     let transport = Arc::new(client(spec, number)?);
     let operator = folder.operator_token().map_err(|source| io_error("the operator's token", source))?;
@@ -98,20 +104,34 @@ pub async fn serve(
         approvals: folder.path().to_owned(),
     })?;
     let limits = server_limits(spec);
+    let scheme = if spec.tls.is_some() { "https" } else { "http" };
     let door = router(ServerSpec {
         agents: doors,
         entry: Some(spec.entry.clone()),
-        url: spec.listen.url.clone().unwrap_or_else(|| format!("{}://{address}", if spec.tls.is_some() { "https" } else { "http" })),
+        url: spec.listen.url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
         limits,
         identities,
         host: node.clone(),
         clock: stage.clock(),
     });
-    folder.tell_address(address).map_err(|source| io_error("the address", source))?;
+    folder.tell_address(operators).map_err(|source| io_error("the address", source))?;
     ready(address);
-    let served = until_ended(running, serve_door(listener, door, &limits, tls, stop, DRAIN), &node).await;
+    let stop = stop.shared();
+    let doors = async {
+        let beside =
+            beside.map(|beside| serve_door(beside, door.clone(), &limits, None, stop.clone(), DRAIN));
+        let beside = async { OptionFuture::from(beside).await.unwrap_or(Ok(())) };
+        let door = serve_door(listener, door.clone(), &limits, tls, stop.clone(), DRAIN);
+        tokio::try_join!(door, beside).map(drop)
+    };
+    let served = until_ended(running, doors, &node).await;
     folder.forget_address();
     served
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| io_error(&format!("listening at {address}"), source))
 }
 
 /// Serve the door until it is closed, or there is nothing behind it any more.
@@ -166,7 +186,8 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
     let own = match &spec.tls {
         None => None,
         Some(tls) => {
-            let pem = [read(&spec.directory.join(&tls.certificate))?, read(&spec.directory.join(&tls.key))?].concat();
+            let pem = [read(&spec.directory.join(&tls.certificate))?, read(&spec.directory.join(&tls.key))?]
+                .concat();
             let unfit = |_| ServeError::Unfit("[tls] the certificate and its key do not fit".to_owned());
             Some(reqwest::Identity::from_pem(&pem).map_err(unfit)?)
         }
@@ -187,16 +208,16 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
         };
         let url = peer.url.parse().map_err(|_| unfit("url: this is no address"))?;
         if let Some(id) = number(name) {
-            peers.insert(
-                id,
-                PeerAddress {
-                    url,
-                    elsewhere: BTreeMap::new(),
-                    credential,
-                    authority: None,
-                    certificate: None,
-                },
-            );
+            let authority = match &peer.ca {
+                None => None,
+                Some(ca) => {
+                    let pem = read(&spec.directory.join(ca))?;
+                    let read = reqwest::Certificate::from_pem_bundle(&pem);
+                    Some(read.map_err(|_| unfit("ca: there are no certificates in it (PEM)"))?)
+                }
+            };
+            let (elsewhere, certificate) = (BTreeMap::new(), own.clone());
+            peers.insert(id, PeerAddress { url, elsewhere, credential, authority, certificate });
         }
     }
     let limits = ClientLimits {

@@ -54,7 +54,7 @@ pub fn verify(spec: &NodeSpec, team: TeamSpec) -> Result<Verified, VerifyError> 
     let mut crew = Crew::new(&stage, machine.seed, machine.horizon)?;
     let mut fold = Fold::new(&stage, &machine);
     let (mut commits, mut failure) = (0, None);
-    let walked = ledger.ledger(0, &mut |bytes| {
+    let walked = ledger.whole_ledger(&mut |bytes| {
         commits += 1;
         fold.take(&mut crew, bytes).map_err(|e| {
             let message = e.to_string();

@@ -41,7 +41,7 @@ use crate::{
     door::{Answer, Refusal, Request, Ticket},
     ids::{PeerId, TaskId, WireId},
     store::{MadeRow, Store, StoreError, TaskRow},
-    wire::Terms,
+    wire::{self, Terms},
 };
 use made::Flight;
 use stay::Stay;
@@ -176,6 +176,11 @@ impl<'s> Machine<'s> {
         self.ledger.fresh.clear();
         self.ledger.is_dirty = false;
         Ok(())
+    }
+
+    /// Let the store become smaller by a step, behind a commit; whether there may be more to do.
+    pub fn tidy(&mut self, now_ms: u64) -> Result<bool, MachineError> {
+        Ok(self.store.compact(now_ms.saturating_sub(self.spec.remember_ms + wire::AHEAD_MS_MAX))?)
     }
 
     /// When something is to happen next, in milliseconds since 1970.

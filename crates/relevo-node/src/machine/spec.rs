@@ -17,6 +17,8 @@ pub struct MachineSpec {
     pub outcome_after_ms: u64,
     /// The longest time between two looks at a task of a peer, in milliseconds.
     pub poll_ms: u64,
+    /// How long what is over is remembered, in milliseconds.
+    pub remember_ms: u64,
     /// Tasks that are not over, of all peers together.
     pub open_max: usize,
     /// Entries of the ledger between two snapshots.

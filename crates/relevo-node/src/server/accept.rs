@@ -38,7 +38,10 @@ pub(super) struct Entrance {
 
 impl Entrance {
     pub(super) fn new(most: usize, tls: Option<Tls>) -> Self {
-        Entrance { places: Arc::new(Semaphore::new(most)), tls: tls.map(|Tls(config)| RustlsAcceptor::new(config)) }
+        Entrance {
+            places: Arc::new(Semaphore::new(most)),
+            tls: tls.map(|Tls(config)| RustlsAcceptor::new(config)),
+        }
     }
 }
 

@@ -26,9 +26,17 @@ impl NodeSpec {
                                use 127.0.0.1";
                 return fault("listen/address", message.to_owned());
             }
-            let message =
-                "without TLS, nothing but loopback is served: use 127.0.0.1, behind something that ends TLS";
-            return fault("listen/address", message.to_owned());
+            if self.tls.is_none() {
+                let message = "without TLS, nothing but loopback is served: add [tls], or use 127.0.0.1 behind something \
+                               that ends TLS";
+                return fault("listen/address", message.to_owned());
+            }
+        }
+        if let Some(tls) = &self.tls
+            && tls.client == ClientCertificate::Required
+            && tls.client_ca.is_none()
+        {
+            return fault("tls/client", "who signs the certificates of clients? add client_ca".to_owned());
         }
         for (key, value) in [
             ("learner/horizon", self.learner.horizon),
@@ -86,7 +94,10 @@ impl NodeSpec {
                 return fault("certificate", "write sha256: and 64 hexadecimal digits".to_owned());
             }
             if self.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
-                return fault("certificate", "clients are asked for none: add [tls] with client_ca".to_owned());
+                return fault(
+                    "certificate",
+                    "clients are asked for none: add [tls] with client_ca".to_owned(),
+                );
             }
         }
         let local: Vec<&str> = team.local().map(|agent| agent.name.as_str()).collect();

@@ -309,6 +309,7 @@ impl NodeSpec {
             deadline_ms: self.time.deadline_ms,
             outcome_after_ms: self.time.outcome_after.saturating_mul(1000),
             poll_ms: self.time.poll_ms,
+            remember_ms: self.time.remember.saturating_mul(1000),
             open_max: self.limits.open_max,
             snapshot_entries: self.ledger.snapshot_entries,
             peers: self.peers.iter().map(peer).collect(),

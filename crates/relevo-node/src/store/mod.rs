@@ -247,6 +247,12 @@ pub trait Store: Send {
     /// Forget it; whether it was there.
     fn drop_push(&mut self, peer: PeerId, task: TaskId, id: &str) -> Result<bool, StoreError>;
 
+    /// Become smaller by a step, at a time at which nothing waits for a commit; whether there may be more to do. What
+    /// snapshots stand for may be put away, and tasks that were over before this time are forgotten.
+    fn compact(&mut self, _forget_before_ms: u64) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Whoever reads beside the owner; sees what is committed, and never waits for a commit.
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError>;
 }

@@ -183,6 +183,10 @@ impl Store for SqliteStore {
         })
     }
 
+    fn compact(&mut self, forget_before_ms: u64) -> Result<bool, StoreError> {
+        self.step(forget_before_ms)
+    }
+
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
         Ok(Box::new(SqliteReader { db: file::open_to_read(&self.path)?, path: self.path.clone() }))
     }

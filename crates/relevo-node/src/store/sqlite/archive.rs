@@ -10,13 +10,16 @@ use std::{
 use minicbor::{Decoder, Encoder};
 use rusqlite::{Connection, Result as Sql, params};
 
-use super::{SqliteStore, file::private, rows};
-use crate::store::{Store, StoreError, TaskState};
+use super::{SqliteReader, SqliteStore, file::private, rows};
+use crate::store::{StoreError, TaskState};
 
 /// Bytes of entries that make a file full, and rows that are forgotten at a time: so little that a commit which waits for
 /// it does not wait long.
 const ARCHIVE_BYTES: usize = 8 << 20;
 const FORGET_ROWS: u32 = 250;
+
+/// The folder of the files, beside the database.
+const FOLDER: &str = "archive";
 
 /// Commits in a file, a CBOR sequence of byte strings: from which to which, both within.
 struct Archive {
@@ -26,10 +29,10 @@ struct Archive {
 }
 
 impl SqliteStore {
-    /// Make the database smaller by a step, when nothing waits for a commit; whether there may be more to do. Commits up
-    /// to the older of two snapshots go into files in the folder `archive`; tasks that were over, and handoffs that
-    /// were made, before this time are forgotten, unless something is still to be done about them.
-    pub fn compact(&mut self, forget_before_ms: u64) -> Result<bool, StoreError> {
+    /// As [`Store::compact`]: commits up to the older of two snapshots go into files in the folder `archive`; tasks that
+    /// were over, and handoffs that were made, before this time are forgotten, unless something is still to be done about
+    /// them.
+    pub(super) fn step(&mut self, forget_before_ms: u64) -> Result<bool, StoreError> {
         if !self.db.is_autocommit() {
             return Err(StoreError::Failed(format!("{}: not committed yet", self.path.display())));
         }
@@ -39,30 +42,6 @@ impl SqliteStore {
             db.execute_batch("COMMIT").map(|()| forgot)
         })?;
         Ok(archived || forgot)
-    }
-
-    /// Read all commits from the first: those in the archive, then those in the database.
-    pub fn whole_ledger(
-        &mut self,
-        each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
-        let mut done = 0;
-        for Archive { from, to, path } in self.archives()? {
-            let damaged = |what: &str| StoreError::Damaged(format!("{}: {what}", path.display()));
-            if from != done + 1 {
-                return Err(damaged(&format!("the commits before, from {}, are not there", done + 1)));
-            }
-            let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
-            let mut decoder = Decoder::new(&bytes);
-            for _ in from..=to {
-                each(decoder.bytes().map_err(|e| damaged(&e.to_string()))?)?;
-            }
-            if decoder.position() != bytes.len() {
-                return Err(damaged("there is more in it than its name says"));
-            }
-            done = to;
-        }
-        self.ledger(done, each)
     }
 
     /// Move some commits into a file; whether there were any. The file is whole before they leave the database, and read
@@ -79,7 +58,7 @@ impl SqliteStore {
         if first > upto {
             return Ok(false);
         }
-        let last = match self.archives()?.last() {
+        let last = match archives(&self.archive_folder())?.last() {
             // It was written by a process that died then.
             Some(last) if last.to >= first.cast_unsigned() => last.to.cast_signed(),
             _ => {
@@ -98,29 +77,67 @@ impl SqliteStore {
     }
 
     fn archive_folder(&self) -> PathBuf {
-        self.path.with_file_name("archive")
+        self.path.with_file_name(FOLDER)
+    }
+}
+
+impl SqliteReader {
+    /// Read all commits from the first: those in the archive, then those in the database.
+    pub fn whole_ledger(
+        &mut self,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // What is in the database is settled before the archive is looked at: what goes there meanwhile is read from here.
+        let settle = || {
+            self.db.execute_batch("BEGIN")?;
+            self.db.query_row("SELECT max(number) FROM ledger", [], |row| row.get::<_, Option<i64>>(0))
+        };
+        settle().map_err(|e| super::fault(&self.path, e))?;
+        let read = self.archived(each).and_then(|done| self.ledger(done, each));
+        self.db.execute_batch("ROLLBACK").map_err(|e| super::fault(&self.path, e))?;
+        read
     }
 
-    /// The files of the archive, in order.
-    fn archives(&self) -> Result<Vec<Archive>, StoreError> {
-        let folder = self.archive_folder();
-        let listed = match fs::read_dir(&folder) {
-            Ok(listed) => listed.collect::<Result<Vec<_>, _>>(),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(e) => Err(e),
-        };
-        let mut archives: Vec<Archive> = listed
-            .map_err(|e| failed(&folder, e))?
-            .into_iter()
-            .filter_map(|entry| {
-                let name = entry.file_name();
-                let (from, to) = name.to_str()?.strip_suffix(".cbor")?.split_once('-')?;
-                Some(Archive { from: from.parse().ok()?, to: to.parse().ok()?, path: entry.path() })
-            })
-            .collect();
-        archives.sort_by_key(|archive| archive.from);
-        Ok(archives)
+    /// Read the commits in the archive; how many there are.
+    fn archived(&self, each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>) -> Result<u64, StoreError> {
+        let mut done = 0;
+        for Archive { from, to, path } in archives(&self.path.with_file_name(FOLDER))? {
+            let damaged = |what: &str| StoreError::Damaged(format!("{}: {what}", path.display()));
+            if from != done + 1 {
+                return Err(damaged(&format!("the commits before, from {}, are not there", done + 1)));
+            }
+            let bytes = fs::read(&path).map_err(|e| failed(&path, e))?;
+            let mut decoder = Decoder::new(&bytes);
+            for _ in from..=to {
+                each(decoder.bytes().map_err(|e| damaged(&e.to_string()))?)?;
+            }
+            if decoder.position() != bytes.len() {
+                return Err(damaged("there is more in it than its name says"));
+            }
+            done = to;
+        }
+        Ok(done)
     }
+}
+
+/// The files of an archive, in order.
+fn archives(folder: &Path) -> Result<Vec<Archive>, StoreError> {
+    let listed = match fs::read_dir(folder) {
+        Ok(listed) => listed.collect::<Result<Vec<_>, _>>(),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(e) => Err(e),
+    };
+    let mut archives: Vec<Archive> = listed
+        .map_err(|e| failed(folder, e))?
+        .into_iter()
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            let (from, to) = name.to_str()?.strip_suffix(".cbor")?.split_once('-')?;
+            Some(Archive { from: from.parse().ok()?, to: to.parse().ok()?, path: entry.path() })
+        })
+        .collect();
+    archives.sort_by_key(|archive| archive.from);
+    Ok(archives)
 }
 
 /// Commits from `first` up to `upto` at most, as they stand in a file, and the last of them.

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{Shown, Clock, Identities};
+use super::{Clock, Identities, Shown};
 use crate::{ids::PeerId, server::ServerLimits, wire};
 
 /// After how long a peer may ask again what could not be answered now, in milliseconds.
@@ -119,7 +119,8 @@ impl Bucket {
 pub(crate) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, next: Next) -> Response {
     let shown = request.headers_mut().remove(header::AUTHORIZATION);
     let token = shown.as_ref().and_then(|value| bearer(value.to_str().ok()?));
-    let known = gate.identities.who(token, request.extensions().get::<Shown>().and_then(|shown| shown.0.as_ref()));
+    let known =
+        gate.identities.who(token, request.extensions().get::<Shown>().and_then(|shown| shown.0.as_ref()));
     let Some((peer, identity)) = known else {
         let mut refusal = problem(
             StatusCode::UNAUTHORIZED,
