@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
@@ -75,9 +75,13 @@ pub struct Node {
     asked: Arc<AtomicUsize>,
     reader: Mutex<Box<dyn Reader>>,
     watched: Watched,
+    listener: Arc<OnceLock<Listener>>,
 }
 
 type Watched = Arc<Mutex<HashMap<TaskId, watch::Sender<()>>>>;
+
+/// Told of every task that has changed.
+pub type Listener = Box<dyn Fn(PeerId, TaskId) + Send + Sync>;
 
 /// The thread of a node; it ends with what it ended for.
 pub type Running = JoinHandle<Result<(), MachineError>>;
@@ -89,8 +93,14 @@ impl Node {
         let reader = Mutex::new(parts.store.reader()?);
         let asked = Arc::<AtomicUsize>::default();
         let watched = Watched::default();
-        let node =
-            Arc::new(Node { inbox: inbox.clone(), asked: asked.clone(), reader, watched: watched.clone() });
+        let listener = Arc::<OnceLock<Listener>>::default();
+        let node = Arc::new(Node {
+            inbox: inbox.clone(),
+            asked: asked.clone(),
+            reader,
+            watched: watched.clone(),
+            listener: listener.clone(),
+        });
         let clock = parts.stage.clock();
         let Parts { stage, spec, store, transport, runtime, approvals } = parts;
         let actor = Actor {
@@ -103,6 +113,7 @@ impl Node {
             inbox,
             asked,
             watched,
+            listener,
             tickets: HashMap::new(),
             next_ticket: 0,
             calls: HashMap::new(),
@@ -121,6 +132,11 @@ impl Node {
     /// Let what has come be decided on, and then stop.
     pub fn stop(&self) {
         let _ = self.inbox.send(Message::Stop);
+    }
+
+    /// Have somebody told of every change of a task, once it is durable; the first who asks.
+    pub fn listen(&self, listener: Listener) {
+        let _ = self.listener.set(listener);
     }
 
     fn read<T>(&self, read: impl FnOnce(&mut dyn Reader) -> Result<T, StoreError>) -> Result<T, Refusal> {
@@ -180,6 +196,7 @@ struct Actor {
     inbox: Sender<Message>,
     asked: Arc<AtomicUsize>,
     watched: Watched,
+    listener: Arc<OnceLock<Listener>>,
     tickets: HashMap<u64, oneshot::Sender<Answer>>,
     next_ticket: u64,
     calls: HashMap<TaskId, AbortHandle>,
@@ -327,7 +344,10 @@ impl Actor {
                         call.abort();
                     }
                 }
-                Act::Changed(_, task) => {
+                Act::Changed(peer, task) => {
+                    if let Some(listener) = self.listener.get() {
+                        listener(peer, task);
+                    }
                     let mut watched = self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     if let Some(sender) = watched.get(&task)
                         && sender.send(()).is_err()

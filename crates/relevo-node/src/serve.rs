@@ -22,6 +22,7 @@ use tokio::{net::TcpListener, runtime::Handle};
 
 use crate::{
     actor::{Node, Parts, Running},
+    door::Host,
     folder::Folder,
     ids::PeerId,
     machine::{MachineError, number_peers},
@@ -29,7 +30,7 @@ use crate::{
     spec::{ClientCertificate, NodeSpec},
     store::{StoreError, sqlite::SqliteStore},
     transport::a2a::{
-        A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Secret, TokenHash,
+        A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Pusher, Secret, TokenHash,
     },
     wire::{Emit, TauUnit, Terms},
 };
@@ -103,6 +104,10 @@ pub async fn serve(
         runtime: Handle::current(),
         approvals: folder.path().to_owned(),
     })?;
+    let host: Arc<dyn Host> = node.clone();
+    let pusher = Pusher::new(&host, identities.clone(), Handle::current());
+    let pusher = Arc::new(pusher.map_err(|e| ServeError::Unfit(format!("peers cannot be told: {e}")))?);
+    node.listen(Box::new(move |peer, task| pusher.changed(peer, task)));
     let limits = server_limits(spec);
     let scheme = if spec.tls.is_some() { "https" } else { "http" };
     let door = router(ServerSpec {
@@ -111,7 +116,7 @@ pub async fn serve(
         url: spec.listen.url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
         limits,
         identities,
-        host: node.clone(),
+        host,
         clock: stage.clock(),
     });
     folder.tell_address(operators).map_err(|source| io_error("the address", source))?;

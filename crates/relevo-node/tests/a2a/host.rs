@@ -274,6 +274,7 @@ impl Served {
                 listener,
                 router(spec).merge(rest_cards),
                 &limits,
+                None,
                 stopped,
                 std::time::Duration::from_secs(5),
             )
