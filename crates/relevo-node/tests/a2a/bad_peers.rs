@@ -43,6 +43,8 @@ enum Manner {
     Says(&'static str, &'static str),
     /// Answers with another place.
     Redirects,
+    /// Has a card that names another place.
+    PointsAway,
 }
 
 struct Bad {
@@ -85,6 +87,7 @@ impl Bad {
                     while let Some(asked) = request(&mut stream).await {
                         heard.lock().unwrap().push_str(&asked);
                         let answer = if asked.starts_with("GET") {
+                            let url = if matches!(manner, Manner::PointsAway) { &elsewhere } else { &url };
                             let card = json!({
                                 "name": "x", "description": "", "version": "1", "skills": [], "capabilities": {},
                                 "supportedInterfaces": [
@@ -120,7 +123,7 @@ impl Bad {
                                     return;
                                 }
                                 Manner::Says(status, body) => reply(status, body),
-                                Manner::Redirects => {
+                                Manner::Redirects | Manner::PointsAway => {
                                     format!(
                                         "HTTP/1.1 307 Elsewhere\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\n\r\n"
                                     )
@@ -155,6 +158,7 @@ async fn peers_that_misbehave_end_in_the_right_report_within_the_deadline() {
         ("no JSON-RPC", Manner::Says("200 OK", "{}"), Ending::Garbage),
         ("another's answer", Manner::Says("200 OK", TASK), Ending::Garbage),
         ("redirecting", Manner::Redirects, Ending::Garbage),
+        ("pointing away", Manner::PointsAway, Ending::Garbage),
         ("forbidding", Manner::Says("403 Forbidden", ""), Ending::Refused),
         ("not there", Manner::Says("404 Not Found", "x"), Ending::Refused),
         ("busy", Manner::Says("429 Too Many Requests", "{}"), Ending::Later),
@@ -170,7 +174,7 @@ async fn peers_that_misbehave_end_in_the_right_report_within_the_deadline() {
     }
     // One whose card sends to another's origin, and one that is not there at all.
     let away = PeerId(100);
-    let mut sends_away = address(&third.url, "secret-token");
+    let mut sends_away = address(&third.url, "token-of-the-third");
     sends_away.elsewhere.insert("x".to_owned(), bad[0].1.url.parse().unwrap());
     peers.insert(away, sends_away);
     cases.push(Case {
@@ -197,7 +201,8 @@ async fn peers_that_misbehave_end_in_the_right_report_within_the_deadline() {
     for (name, served) in &bad {
         let heard = served.heard.lock().unwrap().to_lowercase();
         assert!(heard.contains("authorization: bearer secret-token"), "{name}: it is shown what is for it");
-        assert!(heard.contains("a2a-version: 1.0"), "{name}");
+        assert!(!heard.contains("token-of-the-third"), "{name}: it is not shown what is for another");
+        assert!(heard.contains("a2a-version: 1.0") || *name == "pointing away", "{name}");
     }
     assert!(third.heard.lock().unwrap().is_empty(), "nobody is sent to somebody else");
     let (_, endless) = &bad[5];
