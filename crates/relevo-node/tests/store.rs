@@ -85,7 +85,8 @@ fn a_cut_log_leaves_whole_commits() {
         // Each commit adds a row, changes the one before it, and counts.
         let before = contract::task(PEER, n - 1);
         store.put_task(&contract::task(PEER, n)).unwrap();
-        store.put_task(&TaskRow { stay: None, ..before }).unwrap();
+        let ended = TaskState::Failed;
+        store.put_task(&TaskRow { stay: None, state: ended, ..before }).unwrap();
         store.count(PEER, &n.to_le_bytes()).unwrap();
         store.commit(&n.to_le_bytes()).unwrap();
     }

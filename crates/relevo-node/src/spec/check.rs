@@ -51,6 +51,10 @@ impl NodeSpec {
                 return fault(key, "it must be 1 or more".to_owned());
             }
         }
+        if self.time.remember < self.time.outcome_after {
+            let message = "an outcome is waited for longer than its task is remembered: remember must be as long at least";
+            return fault("time/remember", message.to_owned());
+        }
         for (name, peer) in &self.peers {
             self.check_peer(name, peer, team)?;
         }

@@ -173,7 +173,7 @@ fn forget(db: &Connection, before_ms: u64) -> Sql<bool> {
     let tasks = db
         .prepare_cached(
             "SELECT came, task.peer, task.id FROM peer CROSS JOIN task ON task.peer = peer.number
-            WHERE changed_ms < ?1 AND state != ?2 AND at_work = 0
+            WHERE changed_ms < ?1 AND state != ?2 AND task.open = 0
                 AND NOT EXISTS (SELECT 1 FROM made WHERE open = 1 AND task_peer = task.peer AND made.task = task.id)
             LIMIT ?3",
         )?
