@@ -87,6 +87,7 @@ fn spec(snapshot_entries: u64) -> MachineSpec {
         remember_ms: 86_400_000,
         open_max: 1_000_000,
         snapshot_entries,
+        wire: Limits { payload_bytes_max: 1 << 20, remembered_ms: u64::MAX },
         peers: [("peer".to_owned(), peer)].into(),
     }
 }

@@ -80,7 +80,7 @@ pub struct Node {
 
 type Watched = Arc<Mutex<HashMap<TaskId, watch::Sender<()>>>>;
 
-/// Told of every task that has changed.
+/// Told of every task that has ended.
 pub type Listener = Box<dyn Fn(PeerId, TaskId) + Send + Sync>;
 
 /// The thread of a node; it ends with what it ended for.
@@ -134,7 +134,7 @@ impl Node {
         let _ = self.inbox.send(Message::Stop);
     }
 
-    /// Have somebody told of every change of a task, once it is durable; the first who asks.
+    /// Have somebody told of the end of every task, once it is durable; the first who asks.
     pub fn listen(&self, listener: Listener) {
         let _ = self.listener.set(listener);
     }
@@ -344,10 +344,12 @@ impl Actor {
                         call.abort();
                     }
                 }
-                Act::Changed(peer, task) => {
+                Act::Ended(peer, task) => {
                     if let Some(listener) = self.listener.get() {
                         listener(peer, task);
                     }
+                }
+                Act::Changed(_, task) => {
                     let mut watched = self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     if let Some(sender) = watched.get(&task)
                         && sender.send(()).is_err()

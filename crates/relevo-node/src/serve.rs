@@ -107,7 +107,7 @@ pub async fn serve(
     let host: Arc<dyn Host> = node.clone();
     let pusher = Pusher::new(&host, identities.clone(), Handle::current());
     let pusher = Arc::new(pusher.map_err(|e| ServeError::Unfit(format!("peers cannot be told: {e}")))?);
-    node.listen(Box::new(move |peer, task| pusher.changed(peer, task)));
+    node.listen(Box::new(move |peer, task| pusher.ended(peer, task)));
     let limits = server_limits(spec);
     let scheme = if spec.tls.is_some() { "https" } else { "http" };
     let door = router(ServerSpec {

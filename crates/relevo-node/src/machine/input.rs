@@ -66,6 +66,8 @@ pub enum Act<'s> {
     Ask(TaskId, Ask),
     /// Nobody waits for the call, or the person, of a task any more.
     Drop(TaskId),
+    /// Whoever wants to be told of the end of a task is to be told.
+    Ended(PeerId, TaskId),
     /// Whoever waits for news of a task is to look.
     Changed(PeerId, TaskId),
 }

@@ -25,6 +25,9 @@ const AGAIN_MS: (u64, u64) = (200, 30_000);
 /// The shortest time between two looks at a task of a peer, in milliseconds.
 const LOOK_MS_MIN: u64 = 20;
 
+/// Looks at tasks of peers in a millisecond, at most, however many there are.
+const LOOKS_A_MS: u64 = 5;
+
 /// What is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flight {
@@ -45,11 +48,17 @@ impl<'s> Machine<'s> {
         artifact: Artifact,
     ) -> Result<(), MachineError> {
         let (peer, _) = self.remote(handoff.to)?;
-        let wire = turn.ids.next(turn.now_ms);
         let mut artifact = artifact;
         if let Some(may_leave) = &self.peers[peer.0 as usize].spec.facts {
             artifact.facts.retain(|name, _| may_leave.contains(name));
         }
+        if let Err(refused) = wire::crosses(&artifact, &self.spec.wire) {
+            // The task ends in this handoff, which nobody could take.
+            self.tell(handoff.id.from, Event::Finished { handoff: handoff.id, reward: Return::ZERO })?;
+            self.over(turn, row, TaskState::Failed, Some(refused.word));
+            return Ok(());
+        }
+        let wire = turn.ids.next(turn.now_ms);
         let made = MadeRow {
             wire,
             peer,
@@ -161,9 +170,10 @@ impl<'s> Machine<'s> {
             (Flight::Cancel, _) => row.cancels = false,
             (_, Report::Standing(standing)) => {
                 self.stands(turn, &mut row, standing)?;
-                // The longer it takes, the less often it is looked at.
+                // The longer it takes, and the more there are, the less often it is looked at.
                 let age = turn.now_ms.saturating_sub(wire.made_ms());
-                next += (age / 4).clamp(LOOK_MS_MIN, self.spec.poll_ms.max(LOOK_MS_MIN));
+                let crowd = self.open.values().sum::<usize>() as u64 / LOOKS_A_MS;
+                next += (age / 4).clamp(LOOK_MS_MIN, self.spec.poll_ms.max(LOOK_MS_MIN)).max(crowd);
             }
             (_, Report::Refused(word)) => {
                 self.count(row.peer, &format!("refused-us:{word}"));
@@ -171,7 +181,7 @@ impl<'s> Machine<'s> {
                 self.came_to_nothing(turn, &mut row, "refused")?;
             }
             (_, Report::Noted) => {
-                self.count(row.peer, "bad-reply");
+                self.count(row.peer, "bad-answer");
                 next += self.pause(wire);
             }
         }
@@ -216,7 +226,12 @@ impl<'s> Machine<'s> {
         match progress {
             Progress::Working => Ok(()),
             Progress::Completed(artifact) => self.completed(turn, row, artifact),
-            Progress::Ended(why) => self.came_to_nothing(turn, row, why),
+            Progress::Ended(why) => {
+                if !["failed", "canceled", "rejected"].contains(&why) {
+                    self.count(row.peer, why);
+                }
+                self.came_to_nothing(turn, row, why)
+            }
             Progress::Asks => {
                 row.cancels = true;
                 self.came_to_nothing(turn, row, "refused")

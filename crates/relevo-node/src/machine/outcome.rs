@@ -32,6 +32,9 @@ impl<'s> Machine<'s> {
             return Ok(Ok(Answer::Noted));
         }
         self.count(peer, "outcomes");
+        if note.is_clamped {
+            self.count(peer, "clamped-outcome");
+        }
         row.outcome = Some(note.outcome);
         match row.closing {
             // y = R + success * outcome

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::wire::Limits;
+
 /// How a machine is to be; the team is the stage's.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineSpec {
@@ -23,6 +25,8 @@ pub struct MachineSpec {
     pub open_max: usize,
     /// Entries of the ledger between two snapshots.
     pub snapshot_entries: u64,
+    /// How much crosses.
+    pub wire: Limits,
     /// Peers by name. Numbers are the store's.
     pub peers: BTreeMap<String, PeerSpec>,
 }

@@ -3,6 +3,7 @@
 use relevo::{
     agent::Outcome,
     episode::{Episode, Step},
+    guard::StopReason,
 };
 use relevo_core::ids::AgentId;
 
@@ -55,8 +56,14 @@ impl<'s> Machine<'s> {
                 Step::Ended => {
                     row.stay = None;
                     if row.state == TaskState::Working && row.closing.is_none() {
-                        let why = stay.episode.end().stop.word();
-                        self.over(turn, row, TaskState::Failed, Some(why));
+                        let stop = stay.episode.end().stop;
+                        let state = match stop {
+                            // Somebody who took it over has come to something, of which nobody learns.
+                            StopReason::HandedOff => TaskState::Completed,
+                            _ => TaskState::Failed,
+                        };
+                        row.result = state.eq(&TaskState::Completed).then(|| stay.episode.scene().result());
+                        self.over(turn, row, state, Some(stop.word()));
                     }
                     return Ok(());
                 }
@@ -112,6 +119,7 @@ impl<'s> Machine<'s> {
         state: TaskState,
         why: Option<&str>,
     ) {
+        turn.acts.push(Act::Ended(row.peer, row.id));
         row.state = state;
         row.changed_ms = turn.now_ms;
         row.why = why.map(str::to_owned);

@@ -312,6 +312,7 @@ impl NodeSpec {
             remember_ms: self.time.remember.saturating_mul(1000),
             open_max: self.limits.open_max,
             snapshot_entries: self.ledger.snapshot_entries,
+            wire: self.wire_limits(),
             peers: self.peers.iter().map(peer).collect(),
         }
     }

@@ -53,15 +53,12 @@ impl Pusher {
         Ok(Pusher { http, host: Arc::downgrade(host), identities, turns: Semaphore::new(TOLD_MAX), runtime })
     }
 
-    /// A task has changed: tell of it, if that was its end. Returns at once.
-    pub fn changed(self: &Arc<Self>, peer: PeerId, task: TaskId) {
+    /// A task has ended: tell of it. Returns at once.
+    pub fn ended(self: &Arc<Self>, peer: PeerId, task: TaskId) {
         let pusher = Arc::clone(self);
         self.runtime.spawn(async move {
             let Some(host) = pusher.host.upgrade() else { return };
             let Ok(Some(row)) = host.task(peer, task).await else { return };
-            if !row.state.is_terminal() {
-                return;
-            }
             let Ok(pushes) = host.pushes(peer, task).await else { return };
             let Ok(body) = serde_json::to_vec(&StreamResponse::Task(wire::task(&row))) else { return };
             for push in pushes {
