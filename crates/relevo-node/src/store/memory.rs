@@ -22,7 +22,7 @@ pub enum Fault {
     Torn,
 }
 
-/// What survives a crash of a store: everything that was committed. Clones are the same disk.
+/// What survives a crash of a store: everything that was committed, which it also reads. Clones are the same disk.
 #[derive(Clone, Default)]
 pub struct Disk(Arc<Mutex<State>>);
 
@@ -30,11 +30,6 @@ impl Disk {
     /// Let this go wrong, once.
     pub fn fail_next(&self, fault: Fault) {
         self.state().fault = Some(fault);
-    }
-
-    /// Whoever reads what is committed.
-    pub fn reader(&self) -> Box<dyn Reader> {
-        Box::new(self.clone())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -242,7 +237,7 @@ impl Store for MemoryStore {
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        Ok(self.disk.reader())
+        Ok(Box::new(self.disk.clone()))
     }
 }
 

@@ -262,7 +262,8 @@ pub trait Reader: Send {
     /// A task of a peer.
     fn task(&mut self, peer: PeerId, id: TaskId) -> Result<Option<TaskRow>, StoreError>;
 
-    /// Tasks of a peer, the last changed first, and how many there are without the limit.
+    /// A page of the tasks of a peer, the last changed first and of those the highest id, and how many there are on all
+    /// pages.
     fn tasks(&mut self, peer: PeerId, filter: &Filter) -> Result<(Vec<TaskRow>, u64), StoreError>;
 
     /// Where the owner of a task wants to be told.
