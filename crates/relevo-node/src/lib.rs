@@ -18,6 +18,7 @@ pub mod operator;
 pub mod serve;
 pub mod server;
 pub mod spec;
+pub mod sim;
 pub mod store;
 pub mod transport;
 pub mod verify;

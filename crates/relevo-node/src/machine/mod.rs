@@ -126,6 +126,21 @@ struct LedgerEnd {
     is_dirty: bool,
 }
 
+/// How much a machine holds in memory, apart from what its agents have learned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Tasks of which an agent is at work.
+    pub stays: usize,
+    /// Handoffs of which a packet is on its way.
+    pub flying: usize,
+    /// Handoffs that could not be carried the last time.
+    pub failed: usize,
+    /// Things that are to happen at a time.
+    pub due: usize,
+    /// Tasks that are not over.
+    pub open: usize,
+}
+
 /// Another organisation.
 struct Peer {
     spec: PeerSpec,
@@ -201,6 +216,17 @@ impl<'s> Machine<'s> {
     /// Let go of the store, so that another machine can be made of it.
     pub fn into_store(self) -> Box<dyn Store> {
         self.store
+    }
+
+    /// How much of everything is held in memory; nothing, once all has come to its end.
+    pub fn held(&self) -> Held {
+        Held {
+            stays: self.stays.len(),
+            flying: self.flying.len(),
+            failed: self.failed.len(),
+            due: self.due.len(),
+            open: self.open.values().sum(),
+        }
     }
 
     /// What stands in the store.

@@ -174,6 +174,11 @@ impl Stage {
         Stage { clock, ..self }
     }
 
+    /// The same stage, on which these do the work of the team's own agents, in the order of the team file.
+    pub fn acted_by(self, agents: Vec<Arc<dyn Agent>>) -> Self {
+        Stage { agents, ..self }
+    }
+
     /// The same stage, on which what is learned is learned in epochs.
     pub fn in_epochs(self) -> Self {
         let tasks = self.tasks.map(|tasks| Arc::new(Epochs(tasks)) as Arc<dyn TaskSource>);
