@@ -36,6 +36,7 @@ enum Command {
     Peers(cmd::node::peers::PeersArguments),
     Handoff(cmd::node::handoff::HandoffArguments),
     Outcome(cmd::node::handoff::OutcomeArguments),
+    Sim(cmd::node::sim::SimArguments),
     #[command(subcommand)]
     Ledger(cmd::node::ledger::LedgerCommand),
     #[command(subcommand)]
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Peers(arguments) => cmd::node::peers::peers(&arguments),
         Command::Handoff(arguments) => cmd::node::handoff::handoff(&arguments),
         Command::Outcome(arguments) => cmd::node::handoff::outcome(&arguments),
+        Command::Sim(arguments) => cmd::node::sim::sim(&arguments),
         Command::Ledger(command) => cmd::node::ledger::ledger(&command),
         Command::Policy(command) => cmd::policy::policy(&command),
         Command::Replay(command) => cmd::replay::replay(&command),

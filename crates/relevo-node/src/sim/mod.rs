@@ -146,7 +146,9 @@ fn set_up(
             deadline_ms: 60_000,
             outcome_after_ms,
             poll_ms,
+            remember_ms: network::LIMITS.remembered_ms,
             open_max,
+            wire: network::LIMITS,
             snapshot_entries: 100 + u64::from(rng.below(4_000)),
             peers: others.map(|other| (other.name.clone(), peer(&other.name))).collect(),
         };

@@ -421,7 +421,7 @@ impl<'s, 't> Schedule<'s, 't> {
                     self.at(self.now + ms, Event::Returned { host: number, life, task, agent, outcome, ms });
                 }
                 // Nobody waits for a call any more: it may come back all the same.
-                Act::Drop(_) | Act::Changed(..) => {}
+                Act::Drop(_) | Act::Changed(..) | Act::Ended(..) => {}
                 Act::Ask(..) => self.broken.push("a person is asked".to_owned()),
             }
         }

@@ -63,7 +63,7 @@ impl Scripted {
         kept.watched.remove(&task);
         drop(kept);
         if let Some(pusher) = &*self.pusher.lock().unwrap() {
-            pusher.changed(peer, task);
+            pusher.ended(peer, task);
         }
         row
     }

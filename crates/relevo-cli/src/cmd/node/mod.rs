@@ -1,10 +1,11 @@
-//! The verbs of a node: `serve`, `join`, `peers`, `handoff`, `outcome`, `ledger`.
+//! The verbs of a node: `serve`, `join`, `peers`, `handoff`, `outcome`, `ledger`; and `sim`, many of them in simulated time.
 
 pub(crate) mod handoff;
 pub(crate) mod join;
 pub(crate) mod ledger;
 pub(crate) mod peers;
 pub(crate) mod serve;
+pub(crate) mod sim;
 
 use relevo_node::ids::WireId;
 

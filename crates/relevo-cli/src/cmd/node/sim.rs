@@ -16,7 +16,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use relevo_core::policy_file::hex;
 use relevo_node::sim::{self, Kept, Options, Run};
 
-use crate::cmd::{Fault, print, say};
+use crate::cmd::{Fault, print};
 
 /// Let several organisations hand work to each other in simulated time, with all that can go wrong
 ///
