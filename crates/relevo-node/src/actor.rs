@@ -363,17 +363,17 @@ impl Actor {
 
     /// Let an agent work; one that needs no time has done so at once.
     fn call(&mut self, task: TaskId, call: Call<'static>, ready: &mut Vec<Input>) {
-        let Call { agent, mut outcome, .. } = call;
+        let Call { handoff, agent, mut outcome, .. } = call;
         let _inside = self.runtime.enter();
         if let Some(outcome) = (&mut outcome).now_or_never() {
-            return ready.push(Input::Returned { task, agent, outcome, ms: 0 });
+            return ready.push(Input::Returned { task, handoff, agent, outcome, ms: 0 });
         }
         let (clock, inbox) = (self.clock.clone(), self.inbox.clone());
         let began = clock();
         let working = self.runtime.spawn(async move {
             let outcome = outcome.await;
             let ms = clock().saturating_sub(began);
-            let _ = inbox.send(Message::Input(Input::Returned { task, agent, outcome, ms }));
+            let _ = inbox.send(Message::Input(Input::Returned { task, handoff, agent, outcome, ms }));
         });
         self.calls.retain(|_, call| !call.is_finished());
         self.calls.insert(task, working.abort_handle());

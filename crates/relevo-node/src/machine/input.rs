@@ -4,7 +4,7 @@ use relevo::{
     agent::Outcome,
     episode::{Ask, Call},
 };
-use relevo_core::ids::AgentId;
+use relevo_core::ids::{AgentId, HandoffId};
 
 use crate::{
     door::{Answer, Request, Ticket},
@@ -34,6 +34,8 @@ pub enum Input {
     Returned {
         /// The task.
         task: TaskId,
+        /// The handoff in which it was made.
+        handoff: HandoffId,
         /// Who was called.
         agent: AgentId,
         /// What it brought.

@@ -162,8 +162,8 @@ impl<'s> Machine<'s> {
         match input {
             Input::Asked { ticket, peer, request } => self.asked(&mut turn, ticket, peer, request),
             Input::Reported { wire, report } => self.reported(&mut turn, wire, report),
-            Input::Returned { task, agent, outcome, ms } => {
-                self.returned(&mut turn, task, (agent, outcome, ms))
+            Input::Returned { task, handoff, agent, outcome, ms } => {
+                self.returned(&mut turn, (task, handoff), (agent, outcome, ms))
             }
             Input::Answered { task, granted, by } => self.answered(&mut turn, task, granted, by),
             Input::Tick => Ok(()),

@@ -5,7 +5,7 @@ use relevo::{
     episode::{Episode, Step},
     guard::StopReason,
 };
-use relevo_core::ids::AgentId;
+use relevo_core::ids::{AgentId, HandoffId};
 
 use super::{Act, Due, Machine, MachineError, Turn};
 use crate::{
@@ -77,13 +77,18 @@ impl<'s> Machine<'s> {
         Ok(())
     }
 
-    /// A call has come back. One that nobody waits for any more is dropped.
+    /// A call has come back. One that nobody waits for any more is dropped: a call is made again after a restart, and then
+    /// both may come back.
     pub(super) fn returned(
         &mut self,
         turn: &mut Turn<'_, 's>,
-        task: TaskId,
+        (task, handoff): (TaskId, HandoffId),
         (agent, outcome, ms): (AgentId, Outcome, u64),
     ) -> Result<(), MachineError> {
+        let is_awaited = |stay: &Stay<'_>| stay.episode.at().is_some_and(|(_, at)| at == handoff);
+        if !self.stays.get(&task).is_some_and(is_awaited) {
+            return Ok(());
+        }
         let Some(mut stay) = self.stays.remove(&task) else { return Ok(()) };
         stay.episode.called(agent, outcome, ms);
         self.go_on(turn, task, stay)

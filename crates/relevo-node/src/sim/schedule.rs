@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use futures_util::FutureExt;
 use relevo::agent::Outcome;
-use relevo_core::{Rng, ids::AgentId};
+use relevo_core::{
+    Rng,
+    ids::{AgentId, HandoffId},
+};
 
 use super::{
     Run, Trace,
@@ -59,6 +62,7 @@ enum Event {
         host: usize,
         life: u32,
         task: TaskId,
+        handoff: HandoffId,
         agent: AgentId,
         outcome: Box<Outcome>,
         ms: u64,
@@ -198,9 +202,15 @@ impl<'s, 't> Schedule<'s, 't> {
                 self.arrives(exchange, to, &from, &agent, letter);
             }
             Event::Comes(exchange, reply) => self.comes(exchange, reply),
-            Event::Returned { host, life, task, agent, outcome, ms } => {
+            Event::Returned { host, life, task, handoff, agent, outcome, ms } => {
                 if self.hosts[host].life == life {
-                    self.hosts[host].inbox.push(Input::Returned { task, agent, outcome: *outcome, ms });
+                    self.hosts[host].inbox.push(Input::Returned {
+                        task,
+                        handoff,
+                        agent,
+                        outcome: *outcome,
+                        ms,
+                    });
                     self.wake(host);
                 }
             }
@@ -416,9 +426,12 @@ impl<'s, 't> Schedule<'s, 't> {
                         return;
                     };
                     let ms = self.faults.time(60, 20_000, Kind::Slow);
-                    let (life, agent) = (self.hosts[number].life, call.agent);
+                    let (life, handoff, agent) = (self.hosts[number].life, call.handoff, call.agent);
                     let outcome = Box::new(outcome);
-                    self.at(self.now + ms, Event::Returned { host: number, life, task, agent, outcome, ms });
+                    self.at(
+                        self.now + ms,
+                        Event::Returned { host: number, life, task, handoff, agent, outcome, ms },
+                    );
                 }
                 // Nobody waits for a call any more: it may come back all the same.
                 Act::Drop(_) | Act::Changed(..) | Act::Ended(..) => {}
