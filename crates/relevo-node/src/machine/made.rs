@@ -130,7 +130,10 @@ impl<'s> Machine<'s> {
             (MadeRow { remote: Some(task), .. }, MadeState::Taken) => {
                 (Flight::Look, Load::Look { task: task.clone() })
             }
-            _ => return Ok(()),
+            _ => {
+                self.failed.remove(&wire);
+                return Ok(());
+            }
         };
         let (peer, agent) = self.remote(row.agent)?;
         self.flying.insert(wire, flight);
