@@ -1,6 +1,6 @@
 //! A task is broken off: its time is over, or its owner calls it off.
 
-use relevo_core::{ids::AgentId, record::Record};
+use relevo_core::{ids::AgentId, protocol::Event, record::Record};
 
 use super::{Act, Due, Machine, MachineError, Turn};
 use crate::{
@@ -56,6 +56,10 @@ impl<'s> Machine<'s> {
             self.keep(effects)?;
             if let Some((_, handoff)) = at {
                 self.record(AgentId::ORIGIN, Record::Censored { handoff, why: why.to_owned() });
+                // Who handed to it here may still wait for its value.
+                if handoff.from.as_peer().is_none() {
+                    self.tell(handoff.from, Event::Expired { handoff })?;
+                }
             }
             turn.acts.push(Act::Drop(row.id));
         }
