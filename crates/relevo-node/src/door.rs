@@ -69,6 +69,10 @@ pub enum Answer {
     Refused(Refusal),
 }
 
+/// The words for what is refused for ever behind the door; `docs/wire.md` says what to do about each.
+pub const WORDS: [&str; 5] =
+    ["id-reused", "not-allowed", "not-cancelable", "unknown-handoff", "unknown-task"];
+
 /// Why a peer is refused, as it is told and counted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{word}: {message}")]

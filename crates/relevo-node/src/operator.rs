@@ -1,10 +1,10 @@
 //! The operator of a node: hands tasks to its agents, as any other organisation would, and says how good they were. There is
 //! no second door.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::TcpStream, sync::Arc, time::Duration};
 
 use relevo::artifact::Artifact;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::Instant};
 
 use crate::{
     folder::Folder,
@@ -19,6 +19,10 @@ use crate::{
 
 /// The longest time between two looks at a task.
 const LOOK: Duration = Duration::from_millis(200);
+/// The time before a node is asked again that could not take something just now.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How long a node may take to be reached at all.
+const REACH: Duration = Duration::from_secs(5);
 
 /// The operator of a node that runs.
 pub struct Operator {
@@ -41,7 +45,9 @@ impl Operator {
     /// The operator of the node that runs from this file.
     pub fn of(spec: &NodeSpec) -> Result<Self, String> {
         let folder = Folder::open(&spec.state_folder()).map_err(|e| format!("the state folder: {e}"))?;
-        let address = folder.address().ok_or("the node does not run: start it with relevo serve")?;
+        // A node that was killed has left its address behind.
+        let address = folder.address().filter(|address| TcpStream::connect_timeout(address, REACH).is_ok());
+        let address = address.ok_or("the node does not run: start it with relevo serve")?;
         let token = folder.operator_token().map_err(|e| format!("the operator's token: {e}"))?;
         let url = format!("http://{address}").parse().map_err(|e| format!("{address}: {e}"))?;
         let address = PeerAddress {
@@ -64,7 +70,8 @@ impl Operator {
         Ok(Operator { transport: Arc::new(transport), deadline_ms: spec.time.deadline_ms })
     }
 
-    /// Hand a task to an agent, and wait for what comes back if `waits`.
+    /// Hand a task to an agent, and wait for what comes back if `waits`. A node that is gone, or is too busy, is asked
+    /// again until the time of a task is over: under one id, nothing is done twice.
     pub async fn hand(
         &self,
         wire: WireId,
@@ -74,16 +81,13 @@ impl Operator {
     ) -> Result<Handed, String> {
         let deadline = u32::try_from(self.deadline_ms).unwrap_or(u32::MAX >> 1);
         let request = Box::new(wire::handoff(&wire, Some(deadline), &wire.to_string(), artifact));
+        let until = Instant::now() + Duration::from_millis(self.deadline_ms);
         let mut load = Load::Handoff { request, passes_value: true };
         let mut pause = Duration::from_millis(5);
         loop {
             let packet = Packet { wire, peer: PeerId::OPERATOR, agent: agent.to_owned(), load: load.clone() };
-            let standing = match self.transport.exchange(&packet).await {
+            let standing = match self.ask(&packet, until).await {
                 Report::Standing(standing) => standing,
-                Report::Later(ms) => {
-                    tokio::time::sleep(Duration::from_millis(ms.unwrap_or(200))).await;
-                    continue;
-                }
                 other => return Err(said(&other)),
             };
             let Standing { task, progress, value } = standing;
@@ -115,9 +119,24 @@ impl Operator {
         let request = Box::new(wire::outcome(&message, &handoff, None, outcome));
         let load = Load::Outcome { request };
         let packet = Packet { wire: handoff, peer: PeerId::OPERATOR, agent: agent.to_owned(), load };
-        match self.transport.exchange(&packet).await {
+        match self.ask(&packet, Instant::now() + Duration::from_millis(self.deadline_ms)).await {
             Report::Noted => Ok(()),
             other => Err(said(&other)),
+        }
+    }
+
+    async fn ask(&self, packet: &Packet, until: Instant) -> Report {
+        loop {
+            let report = self.transport.exchange(packet).await;
+            let pause = match &report {
+                Report::Later(ms) => ms.map_or(AGAIN, Duration::from_millis),
+                Report::Unreachable(_) => AGAIN,
+                _ => return report,
+            };
+            if Instant::now() + pause > until {
+                return report;
+            }
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -125,6 +144,7 @@ impl Operator {
 fn said(report: &Report) -> String {
     match report {
         Report::Refused(word) => format!("refused: {word}"),
+        Report::Later(_) => "the node cannot take it now: try again".to_owned(),
         Report::Unreachable(word) => format!("the node cannot be reached: {word}"),
         Report::Garbage(word) => format!("what the node answers cannot be read: {word}"),
         other => format!("the node answers something else than asked: {other:?}"),

@@ -78,7 +78,7 @@ pub async fn serve(
     let mut store = SqliteStore::open(folder.path())?;
     let machine = spec.machine();
     let names = number_peers(&mut store, &machine)?;
-    let doors = doors(&team)?;
+    let doors = doors(&spec.name, &team)?;
     let team_folder = spec.team_file().parent().map(|folder| folder.to_owned()).unwrap_or_default();
     // A process serves one node as long as it lives.
     let stage: &'static Stage = Box::leak(Box::new(Stage::for_node(team, &team_folder, names.clone())?));
@@ -162,8 +162,8 @@ async fn until_ended(
     served.unwrap_or(Ok(())).map_err(|source| io_error("serving", source))
 }
 
-/// What is declared of each agent.
-fn doors(team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeError> {
+/// What is declared of each agent. What the team file calls things is not told.
+fn doors(organisation: &str, team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeError> {
     let emit = match team.learner.decides {
         Decides::Before => Emit::Activation,
         Decides::After => Emit::Operation,
@@ -173,7 +173,7 @@ fn doors(team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeError> {
         let several = agent.operations.len() > 1;
         Ok(AgentDoor {
             name: agent.name.clone(),
-            description: format!("{} of {}", agent.name, team.name),
+            description: format!("{} of {organisation}", agent.name),
             tags: vec![],
             terms: Some(Terms {
                 bounds: learner.bounds,

@@ -1,9 +1,10 @@
 //! `relevo serve`: a node.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use relevo_node::{serve, spec::NodeSpec, store::StoreError};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::runtime;
 use crate::cmd::{Fault, print};
@@ -28,8 +29,12 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
         let _ = print(&format!("{name} listens on http://{address}\n"));
         say!("its state is in {}; Ctrl-C stops it", spec.state_folder().display());
     };
-    let served = runtime()?.block_on(serve::serve(&spec, team, ready, asked_to_stop()));
-    match served {
+    let runtime = runtime()?;
+    let stop = {
+        let _inside = runtime.enter();
+        asked_to_stop()?
+    };
+    match runtime.block_on(serve::serve(&spec, team, ready, stop)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(serve::ServeError::Store(e @ StoreError::Locked(_))) => {
             say!("error: {e}");
@@ -39,21 +44,21 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
     }
 }
 
-/// Ctrl-C, or the order of a service manager. The second one ends at once.
-async fn asked_to_stop() {
-    let mut terminated = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(signal) => signal,
-        Err(_) => return drop(tokio::signal::ctrl_c().await),
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminated.recv() => {}
-    }
-    tokio::spawn(async move {
+/// Ctrl-C, or the order of a service manager, from now on. The second one ends at once.
+fn asked_to_stop() -> io::Result<impl Future<Output = ()>> {
+    let (mut interrupted, mut terminated) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut asked = async move || {
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = interrupted.recv() => {}
             _ = terminated.recv() => {}
         }
-        std::process::exit(130);
-    });
+    };
+    Ok(async move {
+        asked().await;
+        tokio::spawn(async move {
+            asked().await;
+            std::process::exit(130);
+        });
+    })
 }

@@ -3,7 +3,7 @@ use a2a_pb::protojson_conv::{self, ProtoJsonPayload};
 use reqwest::{Response, StatusCode, header};
 use serde_json::Value;
 
-use crate::{transport::Report, wire::word};
+use crate::{door, transport::Report, wire::word};
 
 /// Longer times are no advice.
 const RETRY_MS_MAX: u64 = 3_600_000;
@@ -113,7 +113,7 @@ pub(super) fn unreachable(error: &reqwest::Error) -> Report {
 fn told_word(details: Option<&Value>) -> Option<&'static str> {
     let infos = details?.as_array()?.iter().filter(|detail| detail["@type"] == ERROR_INFO_TYPE);
     let told = infos.filter_map(|info| info["metadata"]["word"].as_str()).next()?;
-    word::ALL.iter().copied().find(|known| *known == told)
+    word::ALL.into_iter().chain(door::WORDS).find(|known| *known == told)
 }
 
 fn retry_delay_ms(details: Option<&Value>) -> Option<u64> {
