@@ -33,8 +33,9 @@ struct Book {
     operations: BTreeMap<HandoffId, ActionId>,
     /// Choices of successors, by the handoff that follows from them, with the one that led to them.
     decided: Vec<(HandoffId, HandoffId)>,
-    settled: BTreeMap<HandoffId, usize>,
-    expired: BTreeMap<HandoffId, usize>,
+    settled: BTreeMap<(AgentId, HandoffId), usize>,
+    /// By whoever made it, and by whoever was at work in it.
+    expired: BTreeMap<(AgentId, HandoffId), usize>,
     censored: BTreeMap<HandoffId, usize>,
     finished: BTreeMap<HandoffId, Vec<f64>>,
     valued: BTreeMap<HandoffId, f64>,
@@ -121,9 +122,9 @@ fn read(host: &Host<'_>) -> Result<Book, StoreError> {
                 book.decided.extend(handoff.next(*agent).map(|made| (made, handoff)));
             }
             Record::Settled { handoff, table: Table::Successors, .. } => {
-                *book.settled.entry(handoff).or_default() += 1;
+                *book.settled.entry((*agent, handoff)).or_default() += 1;
             }
-            Record::Expired { handoff } => *book.expired.entry(handoff).or_default() += 1,
+            Record::Expired { handoff } => *book.expired.entry((*agent, handoff)).or_default() += 1,
             Record::Censored { handoff, .. } => *book.censored.entry(handoff).or_default() += 1,
             Record::Finished { handoff, reward } => {
                 book.finished.entry(handoff).or_default().push(reward.get());
@@ -190,15 +191,19 @@ fn learned(host: &mut Host<'_>, book: &Book, crew: &Crew, broken: &mut Vec<Strin
 impl Book {
     /// Each handoff of this node was learned from once, or given up once.
     fn check(&self, name: &str, broken: &mut Vec<String>) {
-        let of =
-            |map: &BTreeMap<HandoffId, usize>, handoff: &HandoffId| map.get(handoff).copied().unwrap_or(0);
+        let of = |map: &BTreeMap<(AgentId, HandoffId), usize>, agent, handoff| {
+            map.get(&(agent, handoff)).copied().unwrap_or(0)
+        };
         for (made, led) in &self.decided {
-            let ends = of(&self.settled, made) + of(&self.expired, made) + of(&self.expired, led);
+            let agent = made.from;
+            let given_up = of(&self.expired, agent, *made) + of(&self.expired, agent, *led);
+            let ends = of(&self.settled, agent, *made) + given_up;
             if ends != 1 {
                 broken.push(format!("{name}: handoff {made} was settled or given up {ends} times"));
             }
         }
-        if self.expired != self.censored {
+        let expired: BTreeSet<HandoffId> = self.expired.keys().map(|(_, handoff)| *handoff).collect();
+        if !expired.iter().eq(self.censored.keys()) || self.censored.values().any(|times| *times != 1) {
             broken.push(format!("{name}: what was given up was not pending"));
         }
         for row in self.tasks.values().filter(|row| row.is_open()) {
@@ -226,7 +231,9 @@ impl Book {
         }
         for (handoff, told) in closed {
             if told.is_some()
-                && of(&self.censored, &handoff) + self.finished.get(&handoff).map_or(0, Vec::len) != 1
+                && self.censored.get(&handoff).copied().unwrap_or(0)
+                    + self.finished.get(&handoff).map_or(0, Vec::len)
+                    != 1
             {
                 broken.push(format!("{name}: {handoff} finished, and did not learn its outcome once"));
             }
