@@ -66,12 +66,11 @@ pub enum ServeError {
     Unfit(String),
 }
 
-/// Serve a node until `stop` comes: what has begun is answered, nothing more is taken. `ready` is told the address once it
-/// can be reached.
+/// Serve a node until `stop` comes: what has begun is answered, nothing more is taken. `ready` is told the address at which it is reached, once it is.
 pub async fn serve(
     spec: &NodeSpec,
     team: TeamSpec,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(&str),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let folder = Folder::open(&spec.state_folder()).map_err(|source| io_error("the state folder", source))?;
@@ -120,7 +119,7 @@ pub async fn serve(
         clock: stage.clock(),
     });
     folder.tell_address(operators).map_err(|source| io_error("the address", source))?;
-    ready(address);
+    ready(&format!("{scheme}://{address}"));
     let stop = stop.shared();
     let doors = async {
         let beside =

@@ -1,5 +1,6 @@
 //! A task while agents of this node are at it.
 
+use futures_util::FutureExt;
 use relevo::{
     agent::Outcome,
     episode::{Episode, Step},
@@ -33,7 +34,14 @@ impl<'s> Machine<'s> {
                 Step::Record(agent, record) => self.record(agent, record),
                 Step::Done => {}
                 Step::Value(message) => row.value = Some(message.value.get()),
-                Step::Call(call) => {
+                Step::Call(mut call) => {
+                    // Whoever only decides has done its work at once, and nobody outside has seen it.
+                    if !self.stage.leaves_process(call.agent)
+                        && let Some(outcome) = (&mut call.outcome).now_or_never()
+                    {
+                        stay.episode.called(call.agent, outcome, 0);
+                        continue;
+                    }
                     turn.acts.push(Act::Call(row.id, call));
                     return self.wait(row, stay);
                 }

@@ -25,8 +25,8 @@ pub(crate) struct ServeArguments {
 pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
     let (spec, team) = NodeSpec::load(&arguments.node)?;
     let name = spec.name.clone();
-    let ready = |address| {
-        let _ = print(&format!("{name} listens on http://{address}\n"));
+    let ready = |url: &str| {
+        let _ = print(&format!("{name} listens on {url}\n"));
         say!("its state is in {}; Ctrl-C stops it", spec.state_folder().display());
     };
     let runtime = runtime()?;

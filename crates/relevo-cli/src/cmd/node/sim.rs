@@ -64,11 +64,9 @@ pub(crate) fn sim(arguments: &SimArguments) -> Result<ExitCode, Fault> {
         return conclude(&[(seeds.start, run)]);
     }
     let style = "{bar:30} {pos}/{len} schedules, {eta} left";
-    let bar = ProgressBar::with_draw_target(
-        Some(seeds.end - seeds.start),
-        ProgressDrawTarget::stderr_with_hz(4),
-    )
-    .with_style(ProgressStyle::with_template(style)?);
+    let bar =
+        ProgressBar::with_draw_target(Some(seeds.end - seeds.start), ProgressDrawTarget::stderr_with_hz(4))
+            .with_style(ProgressStyle::with_template(style)?);
     let (next, runs) = (AtomicU64::new(seeds.start), Mutex::new(vec![]));
     let work = || -> Result<(), String> {
         loop {
@@ -86,7 +84,9 @@ pub(crate) fn sim(arguments: &SimArguments) -> Result<ExitCode, Fault> {
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..arguments.jobs).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a schedule panicked".to_owned())?)
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().map_err(|_| "a schedule panicked".to_owned())?)
     })?;
     bar.finish_and_clear();
     conclude(&runs.into_inner().unwrap_or_else(PoisonError::into_inner))
