@@ -169,8 +169,9 @@ impl<'s> Machine<'s> {
                 self.count(row.peer, &word);
                 next += self.pause(wire);
             }
-            (Flight::Outcome, _) => row.telling = None,
-            (Flight::Cancel, _) => row.cancels = false,
+            // After a restart the report may be on what was said before it.
+            (Flight::Outcome, Report::Noted | Report::Refused(_)) => row.telling = None,
+            (Flight::Cancel, Report::Standing(_) | Report::Refused(_)) => row.cancels = false,
             (_, Report::Standing(standing)) => {
                 self.stands(turn, &mut row, standing)?;
                 // The longer it takes, and the more there are, the less often it is looked at.
