@@ -310,8 +310,6 @@ impl<'a> All<'a, '_, '_> {
             let row = self.task(origin.host, "operator", &message);
             let told = match (&origin.end, row) {
                 (None, _) => Err("its owner does not know how it ended".to_owned()),
-                // The clock of the node has gone back; it may have taken the task on before.
-                (Some(End::Refused(word)), _) if word == "future-id" => Ok(()),
                 (Some(End::Refused(word)), _) => Err(format!("it was refused: {word}")),
                 (Some(_), None) => Err("it is lost".to_owned()),
                 (Some(_), Some(row)) if origin.was_told != row.outcome.is_some() => {

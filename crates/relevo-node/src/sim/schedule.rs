@@ -489,7 +489,11 @@ impl<'s, 't> Schedule<'s, 't> {
             Ok(Asked::Request(request)) => request,
             Err(error) => {
                 self.say(|| format!("org{to} refuses: {error}"));
-                return self.answer(to, exchange, Reply::Refused(error.word.to_owned()));
+                let reply = match error.is_transient() {
+                    true => Reply::Later,
+                    false => Reply::Refused(error.word.to_owned()),
+                };
+                return self.answer(to, exchange, reply);
             }
         };
         let outcome = match &request {

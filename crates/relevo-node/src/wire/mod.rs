@@ -32,6 +32,13 @@ pub struct WireError {
     pub message: String,
 }
 
+impl WireError {
+    /// Whether the same may be taken later: clocks are set, and one that has gone back must not end what was taken on.
+    pub fn is_transient(&self) -> bool {
+        self.word == word::FUTURE_ID
+    }
+}
+
 /// How much may come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
