@@ -10,7 +10,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -122,7 +122,8 @@ impl Node {
             tidy_at: 0,
         };
         let mut acts = vec![];
-        let machine = actor.recover(store, &mut acts)?;
+        let mut machine = actor.recover(store, &mut acts)?;
+        machine.commit()?;
         let run = move || actor.run(machine, acts, &messages);
         let running = thread::Builder::new().name("relevo-node".to_owned()).spawn(run);
         let running = running.map_err(|e| StoreError::Failed(format!("no thread can be started: {e}")))?;
@@ -212,10 +213,7 @@ impl Actor {
         store: Box<dyn Store>,
         acts: &mut Vec<Act<'static>>,
     ) -> Result<Machine<'static>, MachineError> {
-        let now = (self.clock)();
-        let mut machine = Machine::recover(self.stage, self.spec.clone(), store, now, &mut Entropy, acts)?;
-        machine.commit()?;
-        Ok(machine)
+        Machine::recover(self.stage, self.spec.clone(), store, (self.clock)(), &mut Entropy, acts)
     }
 
     fn run(
@@ -237,7 +235,10 @@ impl Actor {
             if let Err(MachineError::Store(_)) = decided {
                 acts.clear();
                 ready.clear();
-                machine = self.begin_again(machine.into_store(), &mut acts)?;
+                match self.begin_again(machine.into_store(), messages, &mut acts)? {
+                    Some(again) => machine = again,
+                    None => return Ok(()),
+                }
             } else {
                 decided?;
             }
@@ -297,26 +298,57 @@ impl Actor {
         turn
     }
 
-    /// The store has failed: whoever waits is told to come again, and once it works, all goes on from what it holds.
+    /// The store has failed: whoever asks is told to come again, and once it works, all goes on from what it holds; unless
+    /// the node is to stop before.
     fn begin_again(
         &mut self,
         mut store: Box<dyn Store>,
+        messages: &Receiver<Message>,
         acts: &mut Vec<Act<'static>>,
-    ) -> Result<Machine<'static>, MachineError> {
+    ) -> Result<Option<Machine<'static>>, MachineError> {
         for (_, sender) in self.tickets.drain() {
             let _ = sender.send(Answer::Refused(unavailable()));
         }
         self.calls.drain().for_each(|(_, call)| call.abort());
         self.asking.clear();
         let mut pause = AGAIN.0;
-        loop {
-            thread::sleep(pause);
+        while self.turn_away(messages, pause) {
             pause = (pause * 2).min(AGAIN.1);
             // A failed recovery leaves no machine to take the store from: it is looked at before.
-            match store.recover() {
-                Ok(_) => return self.recover(store, acts),
-                Err(StoreError::Damaged(message)) => return Err(StoreError::Damaged(message).into()),
-                Err(_) => {}
+            let begun = match store.recover() {
+                Ok(_) => {
+                    let mut machine = self.recover(store, acts)?;
+                    match machine.commit() {
+                        Ok(()) => return Ok(Some(machine)),
+                        Err(MachineError::Store(error)) => {
+                            acts.clear();
+                            store = machine.into_store();
+                            error
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) => error,
+            };
+            if let StoreError::Damaged(_) = begun {
+                return Err(begun.into());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuse whatever is asked for so long; `false` if the node is to stop. What comes of earlier acts is done anew later.
+    fn turn_away(&mut self, messages: &Receiver<Message>, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        loop {
+            match messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Message::Ask(.., sender)) => {
+                    self.asked.fetch_sub(1, Ordering::Relaxed);
+                    let _ = sender.send(Answer::Refused(unavailable()));
+                }
+                Ok(Message::Input(_)) => {}
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => return true,
             }
         }
     }

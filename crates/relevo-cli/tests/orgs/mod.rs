@@ -6,14 +6,17 @@ use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
     path::PathBuf,
-    process::{Child, ExitStatus},
+    process::{Child, Command, ExitStatus},
     sync::atomic::{AtomicU16, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use relevo_core::record::{Entry, EntryDecoder};
-use relevo_node::store::sqlite::SqliteReader;
+use relevo_core::{
+    Rng,
+    record::{Entry, EntryDecoder},
+};
+use relevo_node::{ids::WireId, operator::Operator, spec::NodeSpec, store::sqlite::SqliteReader};
 use serde_json::json;
 
 use crate::place::{Place, signal};
@@ -30,7 +33,7 @@ pub(crate) fn agent_of(org: &str) -> &'static str {
     }
 }
 
-const LEARNER: &str = r#"
+pub(crate) const LEARNER: &str = r#"
 [reward]
 success = 1.0
 call = -0.02
@@ -142,15 +145,23 @@ impl Orgs {
 
     /// Start a node, and go on at once. What it says of itself is in the file `log` beside its own.
     pub(crate) fn spawn(&self, org: &str) -> Node {
+        self.spawn_by(org, self.place.command(&format!("serve {org}/node.toml")))
+    }
+
+    /// The same by a command of the test's own.
+    pub(crate) fn spawn_by(&self, org: &str, mut command: Command) -> Node {
         let log = self.place.path(&format!("{org}/log"));
         let log = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = self.place.command(&format!("serve {org}/node.toml"));
         Node(command.stderr(log).spawn().unwrap())
     }
 
     /// Start a node, and wait until it can be reached.
     pub(crate) fn start(&self, org: &str) -> Node {
-        let mut node = self.spawn(org);
+        self.ready(org, self.spawn(org))
+    }
+
+    /// Wait until a node can be reached.
+    pub(crate) fn ready(&self, org: &str, mut node: Node) -> Node {
         let mut line = String::new();
         BufReader::new(node.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = format!("http://127.0.0.1:{}", self.port(org));
@@ -177,7 +188,7 @@ impl Orgs {
             );
         }
         self.place.program("make", &format!("set -e\n{script}"));
-        let made = std::process::Command::new("./make").current_dir(self.place.path("")).status().unwrap();
+        let made = Command::new("./make").current_dir(self.place.path("")).status().unwrap();
         assert!(made.success());
         self.place.write("tasks.jsonl", &lines);
     }
@@ -196,6 +207,20 @@ impl Orgs {
         };
         SqliteReader::open(&self.state(org)).unwrap().ledger(0, &mut take).unwrap();
         entries
+    }
+
+    /// Work as the operator of a node that runs, or soon will.
+    pub(crate) fn as_operator<T>(&self, org: &str, work: impl AsyncFnOnce(&Operator) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let (spec, _) = NodeSpec::load(&self.node_file(org)).unwrap();
+        runtime.unwrap().block_on(async {
+            let mut operator = None;
+            until("the node", || {
+                operator = Operator::of(&spec).ok();
+                operator.is_some()
+            });
+            work(&operator.unwrap()).await
+        })
     }
 
     /// How often something was counted of a peer.
@@ -228,6 +253,13 @@ impl Drop for Node {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// A new id of a handoff.
+pub(crate) fn new_id(rng: &mut Rng) -> WireId {
+    let bits = [rng.bits().to_le_bytes(), rng.bits().to_le_bytes()].concat();
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis();
+    WireId::new(now as u64, bits[..10].try_into().unwrap())
 }
 
 /// Wait until something holds.
