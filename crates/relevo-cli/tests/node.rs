@@ -8,6 +8,7 @@ use std::{fs, net::TcpListener, process::Stdio};
 
 use orgs::{ORGS, Orgs};
 use place::{Said, assert_holds, signal};
+use relevo_core::record::Record;
 
 /// The mean quality of each row of tasks that `relevo handoff` prints.
 fn qualities(printed: &str) -> Vec<f64> {
@@ -105,6 +106,28 @@ fn a_task_is_handed_over_and_judged_by_hand() {
 }
 
 #[test]
+fn nothing_is_learned_from_what_took_too_long() {
+    let orgs = Orgs::new("[time]\ndeadline_ms = 500\n");
+    let team = orgs.place.read("orgb/team.toml");
+    let slow = "[[agents]]\nname = \"slow\"\ncommand = [\"sleep\", \"20\"]\nobserves = [\"payload.kind\"]\n\
+                handoffs = [\"finish\"]\n";
+    let first = team.replace("\"finish\", \"unbase64\", \"gunzip@orgc\"]", "\"slow\"]");
+    orgs.place.write("orgb/team.toml", &(first + slow));
+    orgs.tasks(1);
+    let node = orgs.start("orgb");
+    assert_holds(
+        &orgs.place.relevo("handoff orgb/node.toml --input files/0").stderr,
+        &["nothing came back: failed"],
+    );
+    assert_eq!(orgs.counted("orgb", "operator", "deadline"), 1);
+    assert_eq!(node.stop().code(), Some(0));
+    let ledger = orgs.ledger("orgb");
+    assert!(ledger.iter().any(|entry| matches!(entry.record, Record::Censored { .. })));
+    assert_eq!(orgs::pending(&ledger), [""; 0]);
+    orgs.place.data("ledger verify orgb/node.toml");
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_line() {
     let orgs = Orgs::new("");
     assert_holds(&orgs.place.error("peers orga/node.toml"), &["not been served yet"]);
@@ -140,7 +163,7 @@ fn what_is_wrong_is_told_with_its_line() {
             format!("{join} http://127.0.0.1:1 --name orgd --may-hand-to fromt"),
             vec!["did you mean \"front\"?"],
         ),
-        (format!("{join} http://127.0.0.1:1 --name Org-D"), vec!["a-z 0-9 - _"]),
+        (format!("{join} http://127.0.0.1:1 --name Org/D"), vec!["a-z 0-9 - _"]),
     ] {
         assert_holds(&orgs.place.error(&command), &parts);
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // no test needs all of it
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{BufRead, BufReader},
     net::TcpListener,
@@ -14,7 +15,7 @@ use std::{
 
 use relevo_core::{
     Rng,
-    record::{Entry, EntryDecoder},
+    record::{Entry, EntryDecoder, Record, Table},
 };
 use relevo_node::{ids::WireId, operator::Operator, spec::NodeSpec, store::sqlite::SqliteReader};
 use serde_json::json;
@@ -229,6 +230,26 @@ impl Orgs {
             serde_json::from_str(&self.place.data(&format!("peers {org}/node.toml --json"))).unwrap();
         peers[peer]["counts"][word].as_u64().unwrap_or(0)
     }
+}
+
+/// All that a ledger says of tasks in which a choice has neither been learned from nor given up.
+pub(crate) fn pending(ledger: &[Entry]) -> Vec<String> {
+    let mut open: BTreeMap<_, i32> = BTreeMap::new();
+    for Entry { agent, record } in ledger {
+        let change = match record {
+            Record::Decided { table: Table::Successors, .. } => 1,
+            Record::Settled { table: Table::Successors, .. } => -1,
+            // What was given up was made by its agent, or had come to it.
+            Record::Expired { handoff } if handoff.from == *agent => -1,
+            _ => 0,
+        };
+        if let Some(episode) = record.episode() {
+            *open.entry((agent, episode)).or_default() += change;
+        }
+    }
+    let open: BTreeSet<_> = open.into_iter().filter(|(_, open)| *open != 0).map(|((_, e), _)| e).collect();
+    let of_them = ledger.iter().filter(|entry| entry.record.episode().is_some_and(|e| open.contains(&e)));
+    of_them.map(|entry| format!("{entry:?}")).collect()
 }
 
 /// The process of a node, which ends with the test at the latest.

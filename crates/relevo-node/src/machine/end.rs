@@ -55,6 +55,10 @@ impl<'s> Machine<'s> {
             let effects = stay.episode.give_up(&mut self.crew)?;
             self.keep(effects)?;
             if let Some((_, handoff)) = at {
+                // Another agent of this node may wait for its value.
+                if (handoff.from.0 as usize) < self.crew.participants.len() {
+                    self.tell(handoff.from, Event::Expired { handoff })?;
+                }
                 self.record(AgentId::ORIGIN, Record::Censored { handoff, why: why.to_owned() });
                 // Who handed to it here may still wait for its value.
                 if handoff.from.as_peer().is_none() {
