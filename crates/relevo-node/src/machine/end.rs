@@ -60,10 +60,6 @@ impl<'s> Machine<'s> {
                     self.tell(handoff.from, Event::Expired { handoff })?;
                 }
                 self.record(AgentId::ORIGIN, Record::Censored { handoff, why: why.to_owned() });
-                // Who handed to it here may still wait for its value.
-                if handoff.from.as_peer().is_none() {
-                    self.tell(handoff.from, Event::Expired { handoff })?;
-                }
             }
             turn.acts.push(Act::Drop(row.id));
         }

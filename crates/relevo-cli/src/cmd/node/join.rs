@@ -48,8 +48,9 @@ pub(crate) fn join(arguments: &JoinArguments) -> Result<ExitCode, Fault> {
         section.insert("key".into(), key.clone().into());
     }
     section.insert("may_hand_to".into(), may_hand_to.clone().into());
-    let mut joined = text.trim_end().to_owned();
-    joined.push_str(&format!("\n\n[peers.{name}]\n{}", toml::to_string(&section)?));
+    let peers = toml::Table::from_iter([(name.clone(), section.into())]);
+    let added = toml::Table::from_iter([("peers".to_owned(), peers.into())]);
+    let joined = format!("{}\n\n{}", text.trim_end(), toml::to_string(&added)?);
     // What would not be accepted is not written.
     let beside = node.with_extension("toml.new");
     fs::write(&beside, &joined).map_err(|e| format!("{}: {e}", beside.display()))?;

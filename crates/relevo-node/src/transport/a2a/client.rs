@@ -277,7 +277,11 @@ impl A2aTransport {
         let read: AgentCard = payload(value)?;
         // Who declares it wrongly counts as one that passes none.
         let terms = Terms::of_card(&read).unwrap_or_default();
-        let card = Arc::new(chosen(&read, &address.url, terms)?);
+        // The operator's own node is where its folder says, wherever others reach it.
+        let card = Arc::new(match peer {
+            PeerId::OPERATOR => Card { url: base, is_json_rpc: true, terms },
+            _ => chosen(&read, &address.url, terms)?,
+        });
         *known.card() = Some(Arc::clone(&card));
         Ok(card)
     }
