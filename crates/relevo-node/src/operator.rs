@@ -65,8 +65,9 @@ impl Operator {
             carried_max: 256,
         };
         let peers = BTreeMap::from([(PeerId::OPERATOR, address)]);
-        let transport = A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() })
-            .map_err(|e| format!("the node cannot be called: {e}"))?;
+        let transport =
+            A2aTransport::new(ClientSpec { peers, limits, tap: None, runtime: Handle::current() })
+                .map_err(|e| format!("the node cannot be called: {e}"))?;
         Ok(Operator { transport: Arc::new(transport), deadline_ms: spec.time.deadline_ms })
     }
 

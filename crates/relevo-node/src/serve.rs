@@ -30,7 +30,8 @@ use crate::{
     spec::{ClientCertificate, NodeSpec},
     store::{StoreError, sqlite::SqliteStore},
     transport::a2a::{
-        A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Pusher, Secret, TokenHash,
+        A2aTransport, ClientLimits, ClientSpec, Identities, Identity, PeerAddress, Pusher, Secret, Tap,
+        TokenHash,
     },
     wire::{Emit, TauUnit, Terms},
 };
@@ -66,10 +67,12 @@ pub enum ServeError {
     Unfit(String),
 }
 
-/// Serve a node until `stop` comes: what has begun is answered, nothing more is taken. `ready` is told the address at which it is reached, once it is.
+/// Serve a node until `stop` comes: what has begun is answered, nothing more is taken. `ready` is told the address once it
+/// can be reached. What is asked of others, and answered, is appended to the file `tap`, if there is one.
 pub async fn serve(
     spec: &NodeSpec,
     team: TeamSpec,
+    tap: Option<&Path>,
     ready: impl FnOnce(&str),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -92,7 +95,12 @@ pub async fn serve(
     let operators = beside.as_ref().map_or(Ok(address), TcpListener::local_addr);
     let operators = operators.map_err(|source| io_error("listening", source))?;
     let number = |name: &str| names.iter().position(|known| known == name).map(|n| PeerId(n as u32));
-    let transport = Arc::new(client(spec, number)?);
+    let open_tap = |path: &Path| {
+        let tap = Tap::open(path, names.clone(), stage.clock()).map(Arc::new);
+        tap.map_err(|source| io_error(&format!("the tap {}", path.display()), source))
+    };
+    let tap = tap.map(open_tap).transpose()?;
+    let transport = Arc::new(client(spec, number, tap.clone())?);
     let operator = folder.operator_token().map_err(|source| io_error("the operator's token", source))?;
     let identities = identities(spec, &operator, number)?;
     let (node, running) = Node::start(Parts {
@@ -104,7 +112,7 @@ pub async fn serve(
         approvals: folder.path().to_owned(),
     })?;
     let host: Arc<dyn Host> = node.clone();
-    let pusher = Pusher::new(&host, identities.clone(), Handle::current());
+    let pusher = Pusher::new(&host, identities.clone(), tap, Handle::current());
     let pusher = Arc::new(pusher.map_err(|e| ServeError::Unfit(format!("peers cannot be told: {e}")))?);
     node.listen(Box::new(move |peer, task| pusher.ended(peer, task)));
     let limits = server_limits(spec);
@@ -185,7 +193,11 @@ fn doors(organisation: &str, team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeErr
     team.local().zip((0..).map(AgentId)).map(door).collect()
 }
 
-fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2aTransport, ServeError> {
+fn client(
+    spec: &NodeSpec,
+    number: impl Fn(&str) -> Option<PeerId>,
+    tap: Option<Arc<Tap>>,
+) -> Result<A2aTransport, ServeError> {
     let environment = Environment::of(&spec.directory).map_err(ServeError::Unfit)?;
     let own = match &spec.tls {
         None => None,
@@ -231,7 +243,7 @@ fn client(spec: &NodeSpec, number: impl Fn(&str) -> Option<PeerId>) -> Result<A2
         reply_ms_max: 15_000,
         carried_max: 256,
     };
-    A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() })
+    A2aTransport::new(ClientSpec { peers, limits, tap, runtime: Handle::current() })
         .map_err(|e| ServeError::Unfit(format!("peers cannot be called: {e}")))
 }
 

@@ -24,7 +24,7 @@ pub(crate) const CLIENT_LIMITS: ClientLimits = ClientLimits {
 };
 
 pub(crate) fn client(peers: BTreeMap<PeerId, PeerAddress>, limits: ClientLimits) -> Arc<A2aTransport> {
-    Arc::new(A2aTransport::new(ClientSpec { peers, limits, runtime: Handle::current() }).unwrap())
+    Arc::new(A2aTransport::new(ClientSpec { peers, limits, tap: None, runtime: Handle::current() }).unwrap())
 }
 
 pub(crate) fn address(url: &str, token: &str) -> PeerAddress {

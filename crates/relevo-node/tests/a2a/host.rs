@@ -234,7 +234,8 @@ impl Served {
             push: vec![push.parse().unwrap()],
         };
         let identities = Identities::new([(A, identity("token-a")), (B, identity("token-b"))].into());
-        let pusher = Pusher::new(&(Arc::clone(&host) as _), identities.clone(), Handle::current()).unwrap();
+        let pusher =
+            Pusher::new(&(Arc::clone(&host) as _), identities.clone(), None, Handle::current()).unwrap();
         *host.pusher.lock().unwrap() = Some(Arc::new(pusher));
         let now = Arc::clone(&clock);
         let spec = ServerSpec {

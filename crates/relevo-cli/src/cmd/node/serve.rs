@@ -20,6 +20,9 @@ const TAKEN: u8 = 3;
 pub(crate) struct ServeArguments {
     /// The node file
     node: PathBuf,
+    /// Append every exchange with another organisation that this node begins, as one line of JSON, without credentials
+    #[arg(long, value_name = "FILE")]
+    tap: Option<PathBuf>,
 }
 
 pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
@@ -34,7 +37,7 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<ExitCode, Fault> {
         let _inside = runtime.enter();
         asked_to_stop()?
     };
-    match runtime.block_on(serve::serve(&spec, team, ready, stop)) {
+    match runtime.block_on(serve::serve(&spec, team, arguments.tap.as_deref(), ready, stop)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(serve::ServeError::Store(e @ StoreError::Locked(_))) => {
             say!("error: {e}");

@@ -15,13 +15,13 @@ use serde_json::Value;
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use super::{
-    CARD_PATH, Secret,
+    CARD_PATH, Secret, Tap,
     reply::{Reply, garbage, payload, refused, result, unreachable},
 };
 use crate::{
     ids::{PeerId, WireId},
     transport::{Load, Packet, Report, Reporter, Transport},
-    wire::{self, Terms},
+    wire::{self, Terms, WireError},
 };
 
 /// Where another organisation is, what is shown to it, and how it is known.
@@ -59,6 +59,8 @@ pub struct ClientSpec {
     pub peers: BTreeMap<PeerId, PeerAddress>,
     /// How long they may take, and how much they may answer.
     pub limits: ClientLimits,
+    /// Where it is written down what crosses, if it is.
+    pub tap: Option<Arc<Tap>>,
     /// Where packets are carried.
     pub runtime: Handle,
 }
@@ -67,17 +69,26 @@ pub struct ClientSpec {
 pub struct A2aTransport {
     peers: BTreeMap<PeerId, Peer>,
     limits: ClientLimits,
+    tap: Option<Arc<Tap>>,
     runtime: Handle,
     cards: Mutex<BTreeMap<(PeerId, String), Arc<Known>>>,
 }
 
 /// A peer, with what is its alone: connections, and turns, so that none waits for another.
 struct Peer {
+    id: PeerId,
     http: Client,
     turns: Semaphore,
     url: Url,
     elsewhere: BTreeMap<String, Url>,
     credential: Option<Secret>,
+}
+
+impl Peer {
+    /// Where an agent of it is.
+    fn door(&self, agent: &str) -> Url {
+        self.elsewhere.get(agent).cloned().unwrap_or_else(|| below(&self.url, &["agents", agent]))
+    }
 }
 
 /// What is known of an agent of a peer.
@@ -96,6 +107,7 @@ impl Known {
 
 /// Of a card, what carrying needs.
 struct Card {
+    agent: String,
     url: Url,
     is_json_rpc: bool,
     terms: Option<Terms>,
@@ -118,6 +130,7 @@ impl A2aTransport {
                 http = http.identity(certificate);
             }
             let peer = Peer {
+                id,
                 http: http.build()?,
                 turns: Semaphore::new(spec.limits.carried_max),
                 url: address.url,
@@ -126,8 +139,8 @@ impl A2aTransport {
             };
             peers.insert(id, peer);
         }
-        let ClientSpec { limits, runtime, .. } = spec;
-        Ok(A2aTransport { peers, limits, runtime, cards: Mutex::default() })
+        let ClientSpec { limits, tap, runtime, .. } = spec;
+        Ok(A2aTransport { peers, limits, tap, runtime, cards: Mutex::default() })
     }
 
     /// Carry a packet to its end.
@@ -232,21 +245,28 @@ impl A2aTransport {
         if passes_value {
             asking = asking.header(SVC_PARAM_EXTENSIONS, wire::EXTENSION);
         }
-        let value = self.ask(peer, asking).await?;
+        let value = self.ask(peer, &card.agent, asking).await?;
         payload(if card.is_json_rpc { result(value, &id)? } else { value })
     }
 
     /// Every request to a peer goes to its origin: what is shown to it goes nowhere else.
-    async fn ask(&self, peer: &Peer, asking: RequestBuilder) -> Result<Value, Report> {
+    async fn ask(&self, peer: &Peer, agent: &str, asking: RequestBuilder) -> Result<Value, Report> {
         let mut request = asking.build().map_err(|_| refused("unwritable"))?;
         if request.url().origin() != peer.url.origin() {
             return Err(garbage("other-origin"));
         }
+        let tap = self.tap.as_ref();
+        let mut tapped = tap.map(|tap| tap.begin(peer.id, Some(agent), &request)).transpose()?;
         if let Some(credential) = &peer.credential {
             request.headers_mut().insert(header::AUTHORIZATION, credential.header());
         }
         let response = peer.http.execute(request).await.map_err(|error| unreachable(&error))?;
-        Reply::read(response, self.limits.reply_bytes_max).await?.value()
+        let status = response.status();
+        let reply = Reply::read(response, self.limits.reply_bytes_max).await?;
+        if let Some(tapped) = &mut tapped {
+            tapped.answered(status, Some(reply.body()));
+        }
+        reply.value()
     }
 
     fn peer(&self, peer: PeerId) -> Result<&Peer, Report> {
@@ -256,6 +276,24 @@ impl A2aTransport {
     fn known(&self, peer: PeerId, agent: &str) -> Arc<Known> {
         let mut cards = self.cards.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(cards.entry((peer, agent.to_owned())).or_default())
+    }
+
+    async fn read_card(&self, peer: &Peer, agent: &str) -> Result<AgentCard, Report> {
+        let url = below(&peer.door(agent), &CARD_PATH.split('/').skip(1).collect::<Vec<_>>());
+        payload(self.ask(peer, agent, peer.http.get(url)).await?)
+    }
+
+    /// What an agent of a peer declares of its values, by its card as it is now.
+    pub async fn declared(
+        &self,
+        peer: PeerId,
+        agent: &str,
+    ) -> Result<Result<Option<Terms>, WireError>, Report> {
+        let wait = Duration::from_millis(self.limits.reply_ms_max);
+        match tokio::time::timeout(wait, self.read_card(self.peer(peer)?, agent)).await {
+            Ok(read) => read.map(|card| Terms::of_card(&card)),
+            Err(_) => Err(Report::Unreachable("too-slow".to_owned())),
+        }
     }
 
     /// The card of an agent, read once, and again after what was refused or went wrong.
@@ -270,17 +308,16 @@ impl A2aTransport {
         if let Some(card) = &*known.card() {
             return Ok(Arc::clone(card));
         }
-        let base = address.elsewhere.get(agent).cloned();
-        let base = base.unwrap_or_else(|| below(&address.url, &["agents", agent]));
-        let url = below(&base, &CARD_PATH.split('/').skip(1).collect::<Vec<_>>());
-        let value = self.ask(address, address.http.get(url)).await?;
-        let read: AgentCard = payload(value)?;
+        let read = self.read_card(address, agent).await?;
         // Who declares it wrongly counts as one that passes none.
         let terms = Terms::of_card(&read).unwrap_or_default();
         // The operator's own node is where its folder says, wherever others reach it.
         let card = Arc::new(match peer {
-            PeerId::OPERATOR => Card { url: base, is_json_rpc: true, terms },
-            _ => chosen(&read, &address.url, terms)?,
+            PeerId::OPERATOR => {
+                let (url, agent) = (address.door(agent), agent.to_owned());
+                Card { agent, url, is_json_rpc: true, terms }
+            }
+            _ => chosen(&read, agent, &address.url, terms)?,
         });
         *known.card() = Some(Arc::clone(&card));
         Ok(card)
@@ -324,7 +361,7 @@ struct Call<'c, Q> {
 }
 
 /// The first interface of a card that can be talked to. One elsewhere than its peer would be sent what is not for it.
-fn chosen(card: &AgentCard, peer: &Url, terms: Option<Terms>) -> Result<Card, Report> {
+fn chosen(card: &AgentCard, agent: &str, peer: &Url, terms: Option<Terms>) -> Result<Card, Report> {
     let mut elsewhere = false;
     for interface in &card.supported_interfaces {
         let is_json_rpc = interface.protocol_binding == TRANSPORT_PROTOCOL_JSONRPC;
@@ -333,7 +370,7 @@ fn chosen(card: &AgentCard, peer: &Url, terms: Option<Terms>) -> Result<Card, Re
             && interface.tenant.as_deref().unwrap_or_default().is_empty();
         let Some(url) = Url::parse(&interface.url).ok().filter(|_| is_spoken) else { continue };
         if url.origin() == peer.origin() {
-            return Ok(Card { url, is_json_rpc, terms });
+            return Ok(Card { agent: agent.to_owned(), url, is_json_rpc, terms });
         }
         elsewhere = true;
     }

@@ -11,12 +11,14 @@ mod follow;
 mod identity;
 mod push;
 mod reply;
+mod tap;
 
 use std::sync::Arc;
 
 pub use client::{A2aTransport, ClientLimits, ClientSpec, PeerAddress};
 pub use identity::{Certificate, Identities, Identity, Secret, TokenHash};
 pub use push::Pusher;
+pub use tap::Tap;
 
 pub(crate) use admit::{Gate, activate, admit, rest};
 pub(crate) use card::card;

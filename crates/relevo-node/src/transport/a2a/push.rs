@@ -7,7 +7,7 @@ use a2a::{StreamResponse, TaskPushNotificationConfig};
 use reqwest::{Client, Url, header, header::HeaderValue, redirect::Policy};
 use tokio::{runtime::Handle, sync::Semaphore};
 
-use super::Identities;
+use super::{Identities, Tap};
 use crate::{
     door::Host,
     ids::{PeerId, TaskId},
@@ -33,6 +33,7 @@ pub struct Pusher {
     http: Client,
     host: Weak<dyn Host>,
     identities: Identities,
+    tap: Option<Arc<Tap>>,
     turns: Semaphore,
     runtime: Handle,
 }
@@ -42,6 +43,7 @@ impl Pusher {
     pub fn new(
         host: &Arc<dyn Host>,
         identities: Identities,
+        tap: Option<Arc<Tap>>,
         runtime: Handle,
     ) -> Result<Self, reqwest::Error> {
         let http = Client::builder()
@@ -50,7 +52,8 @@ impl Pusher {
             .referer(false)
             .timeout(Duration::from_millis(TELL_MS_MAX))
             .build()?;
-        Ok(Pusher { http, host: Arc::downgrade(host), identities, turns: Semaphore::new(TOLD_MAX), runtime })
+        let turns = Semaphore::new(TOLD_MAX);
+        Ok(Pusher { http, host: Arc::downgrade(host), identities, tap, turns, runtime })
     }
 
     /// A task has ended: tell of it. Returns at once.
@@ -92,7 +95,16 @@ impl Pusher {
                 telling = telling
                     .header(header::AUTHORIZATION, sensitive(&format!("{} {credentials}", known.scheme)));
             }
-            if telling.send().await.is_ok_and(|told| told.status().is_success()) {
+            let Ok(request) = telling.build() else { return };
+            let tap = self.tap.as_ref();
+            let Ok(mut tapped) = tap.map(|tap| tap.begin(push.peer, None, &request)).transpose() else {
+                return;
+            };
+            let Ok(told) = self.http.execute(request).await else { continue };
+            if let Some(tapped) = &mut tapped {
+                tapped.answered(told.status(), None);
+            }
+            if told.status().is_success() {
                 return;
             }
         }

@@ -35,6 +35,10 @@ impl Reply {
         Ok(Reply { status, retry_ms, body })
     }
 
+    pub(super) fn body(&self) -> &[u8] {
+        &self.body
+    }
+
     /// What it holds, by its status; a peer that refuses may say why in its body.
     pub(super) fn value(&self) -> Result<Value, Report> {
         let value = serde_json::from_slice(&self.body);
