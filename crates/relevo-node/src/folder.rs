@@ -26,6 +26,11 @@ impl Folder {
         Ok(Folder(path.to_owned()))
     }
 
+    /// The folder, which may not be there.
+    pub fn at(path: &Path) -> Self {
+        Folder(path.to_owned())
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         &self.0

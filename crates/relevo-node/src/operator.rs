@@ -144,6 +144,12 @@ impl Operator {
 
 fn said(report: &Report) -> String {
     match report {
+        Report::Refused(word) if word == "unknown-handoff" => {
+            "nothing was handed over under this id, or it is too long ago".to_owned()
+        }
+        Report::Later(_) => {
+            "not yet: the task has not ended, or too much is asked at once; try again".to_owned()
+        }
         Report::Refused(word) => format!("refused: {word}"),
         Report::Later(_) => "the node cannot take it now: try again".to_owned(),
         Report::Unreachable(word) => format!("the node cannot be reached: {word}"),

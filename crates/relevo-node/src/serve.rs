@@ -143,7 +143,7 @@ pub async fn serve(
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     let listener = TcpListener::bind(address).await;
-    listener.map_err(|source| io_error(&format!("listening at {address}"), source))
+    listener.map_err(|source| io_error(&format!("[listen] address {address}"), source))
 }
 
 /// Serve the door until it is closed, or there is nothing behind it any more.

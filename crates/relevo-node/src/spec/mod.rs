@@ -29,6 +29,13 @@ pub struct NodeFileError {
     message: String,
 }
 
+impl NodeFileError {
+    /// What is wrong, without where.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
 /// A node, as its file says.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -259,16 +266,17 @@ impl NodeSpec {
             .map_err(|e| fail(None, format!("the node file cannot be read: {e}")))?;
         let fault =
             |e: toml::de::Error| fail(e.span().map(|s| line_of(&text, s.start)), plainly(e.message()));
+        let table: toml::Table = toml::from_str(&text).map_err(fault)?;
+        if let Some(schema) = table.get("schema").filter(|schema| schema.as_str() != Some(SCHEMA)) {
+            let line = place_in(&text, &["schema".to_owned()]);
+            return Err(fail(line, format!("schema is {schema}; a node file has {SCHEMA:?}")));
+        }
         let mut node: NodeSpec = toml::from_str(&text).map_err(fault)?;
         node.directory = path.parent().unwrap_or(Path::new("")).to_owned();
         let at = |place: &[&str]| {
             let place: Vec<String> = place.iter().map(|key| (*key).to_owned()).collect();
             place_in(&text, &place)
         };
-        if node.schema != SCHEMA {
-            let message = format!("schema is {:?}; this program reads {SCHEMA:?}", node.schema);
-            return Err(fail(at(&["schema"]), message));
-        }
         let team = TeamSpec::load(&node.team_file())
             .map_err(|e| fail(at(&["team"]), format!("the team cannot be served: {e}")))?;
         node.check(&team).map_err(|(place, message)| {

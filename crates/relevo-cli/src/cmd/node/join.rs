@@ -3,7 +3,11 @@
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use relevo_node::{folder::new_token, spec::NodeSpec, transport::a2a::TokenHash};
+use relevo_node::{
+    folder::{Folder, new_token},
+    spec::NodeSpec,
+    transport::a2a::TokenHash,
+};
 
 use crate::{
     cmd::{Fault, print},
@@ -33,9 +37,9 @@ pub(crate) struct JoinArguments {
 
 pub(crate) fn join(arguments: &JoinArguments) -> Result<ExitCode, Fault> {
     let JoinArguments { node, url, name, may_hand_to, key } = arguments;
+    let (known, _) = NodeSpec::load_unjoined(node)?;
     let text = fs::read_to_string(node).map_err(|e| format!("{}: {e}", node.display()))?;
-    let document: toml::Table = toml::from_str(&text).map_err(|e| format!("{}: {e}", node.display()))?;
-    if document.get("peers").and_then(|peers| peers.get(name)).is_some() {
+    if known.peers.contains_key(name) {
         return Err(
             format!("{}: {name:?} is known already: edit [peers.{name}] there", node.display()).into()
         );
@@ -56,9 +60,28 @@ pub(crate) fn join(arguments: &JoinArguments) -> Result<ExitCode, Fault> {
     fs::write(&beside, &joined).map_err(|e| format!("{}: {e}", beside.display()))?;
     let checked = NodeSpec::load_unjoined(&beside);
     fs::remove_file(&beside)?;
-    checked.map_err(|e| e.to_string().replace(&beside.display().to_string(), &node.display().to_string()))?;
+    checked.map_err(|e| format!("{}: nothing is added: {}", node.display(), e.message()))?;
     world::write_file(node, &joined)?;
-    say!("{name} is known now; it is known by this token, which is shown this once:");
+    let ours = &known.name;
+    say!(
+        "{name} is known now. Give it this token, which is shown this once: it is what [peers.{ours}] there has as its key"
+    );
     print(&format!("{token}\n"))?;
+    match key {
+        Some(key) => {
+            say!("what {name} gives you belongs into the variable {key}, or into .env beside the node file")
+        }
+        None => say!(
+            "{name} is shown no token by us: --key, or `key` in [peers.{name}], names the variable that holds one"
+        ),
+    }
+    if may_hand_to.is_empty() {
+        say!(
+            "it may hand to none of our agents: --may-hand-to, or `may_hand_to` in [peers.{name}], says to which"
+        );
+    }
+    if Folder::at(&known.state_folder()).address().is_some() {
+        say!("the node that runs does not know of this before it is started again");
+    }
     Ok(ExitCode::SUCCESS)
 }

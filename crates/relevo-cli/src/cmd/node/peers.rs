@@ -109,7 +109,10 @@ fn check(url: &str, key: Option<&str>) -> Result<ExitCode, Fault> {
             Some(Secret::bearer(token.trim()).ok_or_else(|| format!("--key {key}: this is no token"))?)
         }
     };
-    let address = agent.parse().map_err(|_| format!("--check {url}: an address begins with https://"))?;
+    if !(agent.starts_with("http://") || agent.starts_with("https://")) {
+        return Err(format!("--check {url}: an address begins with http:// or https://").into());
+    }
+    let address = agent.parse().map_err(|_| format!("--check {url}: this is no address"))?;
     let declared = runtime()?.block_on(async {
         let (peer, limits) = (PeerId::OPERATOR, Limits { payload_bytes_max: 0, remembered_ms: 0 });
         let address = PeerAddress {
