@@ -151,7 +151,6 @@ fn said(report: &Report) -> String {
             "not yet: the task has not ended, or too much is asked at once; try again".to_owned()
         }
         Report::Refused(word) => format!("refused: {word}"),
-        Report::Later(_) => "the node cannot take it now: try again".to_owned(),
         Report::Unreachable(word) => format!("the node cannot be reached: {word}"),
         Report::Garbage(word) => format!("what the node answers cannot be read: {word}"),
         other => format!("the node answers something else than asked: {other:?}"),
