@@ -259,7 +259,7 @@ impl World {
             let others: Vec<&str> = ORGS.into_iter().filter(|org| !place.ends_with(org)).collect();
             let urls = others
                 .iter()
-                .map(|org| (self.taps[org].url()[7..].as_bytes().to_vec(), format!("the address of {org}")));
+                .map(|org| (self.taps[org].url().as_bytes()[7..].to_vec(), format!("the address of {org}")));
             look(&place, &bytes, &urls.collect());
             let text = String::from_utf8_lossy(&bytes);
             let named = others.iter().filter(|org| text.contains(**org));
