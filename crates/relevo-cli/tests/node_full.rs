@@ -45,7 +45,6 @@ async fn fill(
 }
 
 #[test]
-#[ignore = "a recovery that fails between its two looks at the store ends the process: Machine::recover must give the store back"]
 fn a_full_disk_loses_nothing() {
     let orgs = Orgs::new("[time]\ndeadline_ms = 3_000\noutcome_after = 1\n");
     let team = orgs.place.read("orgb/team.toml");

@@ -29,7 +29,7 @@ use tokio::{
 use crate::{
     door::{Answer, Host, Refusal, Request},
     ids::{PeerId, TaskId, WireId},
-    machine::{Act, Ids, Input, Machine, MachineError, MachineSpec},
+    machine::{Act, Ids, Input, Machine, MachineError, MachineSpec, Unrecovered},
     store::{Filter, PushRow, Reader, Store, StoreError, TaskRow},
     transport::Transport,
 };
@@ -122,8 +122,7 @@ impl Node {
             tidy_at: 0,
         };
         let mut acts = vec![];
-        let mut machine = actor.recover(store, &mut acts)?;
-        machine.commit()?;
+        let machine = actor.recover(store, &mut acts)?;
         let run = move || actor.run(machine, acts, &messages);
         let running = thread::Builder::new().name("relevo-node".to_owned()).spawn(run);
         let running = running.map_err(|e| StoreError::Failed(format!("no thread can be started: {e}")))?;
@@ -144,6 +143,11 @@ impl Node {
         let mut reader = self.reader.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         read(&mut **reader).map_err(|_| unavailable())
     }
+}
+
+/// Whether trying again is of no use.
+fn is_damage(error: &StoreError) -> bool {
+    matches!(error, StoreError::Damaged(_))
 }
 
 fn unavailable() -> Refusal {
@@ -212,8 +216,13 @@ impl Actor {
         &self,
         store: Box<dyn Store>,
         acts: &mut Vec<Act<'static>>,
-    ) -> Result<Machine<'static>, MachineError> {
-        Machine::recover(self.stage, self.spec.clone(), store, (self.clock)(), &mut Entropy, acts)
+    ) -> Result<Machine<'static>, Unrecovered> {
+        let (spec, now) = (self.spec.clone(), (self.clock)());
+        let mut machine = Machine::recover(self.stage, spec, store, now, &mut Entropy, acts)?;
+        match machine.commit() {
+            Ok(()) => Ok(machine),
+            Err(error) => Err(Unrecovered { error, store: machine.into_store() }),
+        }
     }
 
     fn run(
@@ -314,24 +323,13 @@ impl Actor {
         let mut pause = AGAIN.0;
         while self.turn_away(messages, pause) {
             pause = (pause * 2).min(AGAIN.1);
-            // A failed recovery leaves no machine to take the store from: it is looked at before.
-            let begun = match store.recover() {
-                Ok(_) => {
-                    let mut machine = self.recover(store, acts)?;
-                    match machine.commit() {
-                        Ok(()) => return Ok(Some(machine)),
-                        Err(MachineError::Store(error)) => {
-                            acts.clear();
-                            store = machine.into_store();
-                            error
-                        }
-                        Err(error) => return Err(error),
-                    }
+            match self.recover(store, acts) {
+                Ok(machine) => return Ok(Some(machine)),
+                Err(Unrecovered { error: MachineError::Store(e), store: again }) if !is_damage(&e) => {
+                    acts.clear();
+                    store = again;
                 }
-                Err(error) => error,
-            };
-            if let StoreError::Damaged(_) = begun {
-                return Err(begun.into());
+                Err(unrecovered) => return Err(unrecovered.error),
             }
         }
         Ok(None)

@@ -34,7 +34,7 @@ use relevo_core::{
 pub use counters::Counters;
 pub use fold::Fold;
 pub use input::{Act, Ids, Input};
-pub use recover::number_peers;
+pub use recover::{Unrecovered, number_peers};
 pub use spec::{MachineSpec, PeerSpec};
 
 use crate::{

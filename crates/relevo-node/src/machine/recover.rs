@@ -1,6 +1,6 @@
 //! A machine, made of what a store holds: at the first start, at any other, and after a crash.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use minicbor::{Decode, Encode};
 use relevo::{
@@ -18,8 +18,30 @@ use super::{Due, Fold, LedgerEnd, Machine, MachineError, MachineSpec, Peer, Peer
 use crate::{
     ids::PeerId,
     machine::{Act, Counters, Ids},
-    store::{Closing, Store, StoreError, TaskState},
+    store::{Closing, Recovered, Store, StoreError, TaskState},
 };
+
+/// A machine could not be made of a store.
+#[derive(thiserror::Error)]
+#[error("{error}")]
+pub struct Unrecovered {
+    /// Why.
+    pub error: MachineError,
+    /// The store, to be tried again.
+    pub store: Box<dyn Store>,
+}
+
+impl fmt::Debug for Unrecovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl From<Unrecovered> for MachineError {
+    fn from(unrecovered: Unrecovered) -> Self {
+        unrecovered.error
+    }
+}
 
 /// A machine at one moment, apart from what the store's rows say.
 #[derive(Encode, Decode)]
@@ -57,6 +79,10 @@ pub fn number_peers(store: &mut dyn Store, spec: &MachineSpec) -> Result<Vec<Str
 impl<'s> Machine<'s> {
     /// Take up what the store holds; a store that holds nothing begins. What had not come back is asked for again, by the
     /// acts, which may be done at once.
+    ///
+    /// # Errors
+    ///
+    /// The store comes back with the error: it may be tried again.
     pub fn recover(
         stage: &'s Stage,
         spec: MachineSpec,
@@ -64,9 +90,14 @@ impl<'s> Machine<'s> {
         now_ms: u64,
         ids: &mut dyn Ids,
         acts: &mut Vec<Act<'s>>,
-    ) -> Result<Self, MachineError> {
-        let recovered = store.recover()?;
-        let crew = Crew::new(stage, spec.seed, spec.horizon)?;
+    ) -> Result<Self, Unrecovered> {
+        let begun = Crew::new(stage, spec.seed, spec.horizon)
+            .map_err(MachineError::from)
+            .and_then(|crew| Ok((crew, store.recover()?)));
+        let (crew, recovered) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Err(Unrecovered { error, store }),
+        };
         let known = recovered.peers.iter().enumerate().map(|(number, (name, counters))| {
             let configured = spec.peers.get(name).cloned();
             let stranger =
@@ -80,29 +111,22 @@ impl<'s> Machine<'s> {
         let ledger =
             LedgerEnd { chain: Default::default(), fresh: vec![], entries: 0, snapshot: 0, is_dirty: false };
         let peers = known.collect();
-        let maps = Default::default();
-        let (flying, failed, due, terms, open) = Default::default();
-        let mut machine = Machine {
-            stage,
-            spec,
-            store,
-            crew,
-            stays: maps,
-            flying,
-            failed,
-            due,
-            terms,
-            peers,
-            ledger,
-            open,
-        };
-        machine.fold(recovered.snapshot)?;
-        let mut turn = Turn { now_ms, ids, acts };
-        for (peer, id) in recovered.open {
-            machine.take_up(&mut turn, peer, id)?;
+        let (stays, flying, failed, due, terms, open) = Default::default();
+        let mut machine =
+            Machine { stage, spec, store, crew, stays, flying, failed, due, terms, peers, ledger, open };
+        match machine.go_on_from(recovered, Turn { now_ms, ids, acts }) {
+            Ok(()) => Ok(machine),
+            Err(error) => Err(Unrecovered { error, store: machine.store }),
         }
-        machine.due.extend(recovered.made.into_iter().map(|wire| (now_ms, Due::Carry(wire))));
-        Ok(machine)
+    }
+
+    fn go_on_from(&mut self, recovered: Recovered, mut turn: Turn<'_, 's>) -> Result<(), MachineError> {
+        self.fold(recovered.snapshot)?;
+        for (peer, id) in recovered.open {
+            self.take_up(&mut turn, peer, id)?;
+        }
+        self.due.extend(recovered.made.into_iter().map(|wire| (turn.now_ms, Due::Carry(wire))));
+        Ok(())
     }
 
     /// The agents as the ledger leads to them.

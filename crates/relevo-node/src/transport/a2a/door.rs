@@ -50,6 +50,9 @@ impl Door {
             Ok(incoming) => incoming,
             Err(error) => {
                 self.host.ask(peer, Request::Count(error.word)).await;
+                if error.is_transient() {
+                    return Err(later(error.to_string()));
+                }
                 return Err(fault(error_code::INVALID_PARAMS, error.word, error.to_string()));
             }
         };
