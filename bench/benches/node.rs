@@ -59,12 +59,12 @@ struct Echo;
 impl Transport for Echo {
     fn carry(self: Arc<Self>, packet: Packet, report: Reporter) {
         report(match packet.load {
-            Load::Card => Report::Card(Some(Terms {
+            Load::Card => Report::Card(Ok(Some(Terms {
                 bounds: Bounds::new(-1.0, 1.0).unwrap(),
                 discount: 0.95,
                 tau_unit: TauUnit::Call,
                 emit: Emit::Activation,
-            })),
+            }))),
             Load::Handoff { .. } | Load::Look { .. } | Load::Cancel { .. } => Report::Standing(Standing {
                 task: Some("t".to_owned()),
                 progress: Progress::Completed(Artifact::default()),

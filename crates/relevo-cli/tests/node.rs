@@ -92,7 +92,7 @@ fn a_task_is_handed_over_and_judged_by_hand() {
         ("outcome orgb/node.toml 7 1".to_owned(), vec!["not the id of a handoff"]),
         (
             "outcome orgb/node.toml 0199a7c2-6f1e-7b3a-8b3a-6f1e6f1e6f1e 1".to_owned(),
-            vec!["refused", "unknown-handoff"],
+            vec!["nothing was handed over under this id"],
         ),
         ("handoff orgb/node.toml --input nothing".to_owned(), vec!["nothing"]),
         ("handoff orgb/node.toml --input files/0 --to gunzip".to_owned(), vec!["gunzip", "it has unbase64"]),
@@ -174,7 +174,7 @@ fn what_is_wrong_is_told_with_its_line() {
 fn a_place_is_taken_by_one() {
     let orgs = Orgs::new("");
     let taken = TcpListener::bind(("127.0.0.1", orgs.port("orga"))).unwrap();
-    assert_holds(&orgs.place.error("serve orga/node.toml"), &["listening at 127.0.0.1:", "in use"]);
+    assert_holds(&orgs.place.error("serve orga/node.toml"), &["127.0.0.1:", "in use"]);
     drop(taken);
 
     let node = orgs.start("orga");

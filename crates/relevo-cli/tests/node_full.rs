@@ -36,7 +36,7 @@ async fn fill(
         match operator.hand(id, "unbase64", &artifact, false).await {
             Ok(_) => taken.insert(id, artifact),
             Err(e) => {
-                assert_eq!(e, "the node cannot take it now: try again", "{}", orgs.place.read("orgb/log"));
+                assert!(e.starts_with("not now"), "{e}: {}", orgs.place.read("orgb/log"));
                 return (taken, (id, artifact));
             }
         };

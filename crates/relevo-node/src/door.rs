@@ -47,8 +47,8 @@ pub enum Request {
     Cancel(TaskId),
     /// That it be told of the end of a task.
     Push(PushRow),
-    /// Nothing: something of it was refused at the door, and is counted under this word.
-    Count(&'static str),
+    /// Nothing: something of it was refused at the door, so many times, and is counted under this word.
+    Count(&'static str, u64),
     /// That it be told no more.
     DropPush {
         /// The task.

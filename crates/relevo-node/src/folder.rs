@@ -1,7 +1,7 @@
 //! The folder of a node's state: its store, and what those on this machine need to reach it.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, OpenOptions, TryLockError},
     io::{self, Write},
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -12,6 +12,8 @@ use std::{
 pub const OPERATOR_TOKEN: &str = "operator.token";
 /// The name of the file with the address of a node that runs.
 pub const ADDRESS: &str = "address";
+/// The name of the file that a process locks which has the store.
+pub const LOCK: &str = "node.lock";
 /// What every token begins with, so that a token that got loose can be found.
 pub const TOKEN_PREFIX: &str = "rvt_";
 
@@ -61,9 +63,17 @@ impl Folder {
         let _ = fs::remove_file(self.0.join(ADDRESS));
     }
 
-    /// At which address the node can be reached, if it runs.
+    /// At which address the node can be reached, if it runs. One that was killed has left its address behind, where anybody
+    /// may listen by now.
     pub fn address(&self) -> Option<SocketAddr> {
-        fs::read_to_string(self.0.join(ADDRESS)).ok()?.trim().parse().ok()
+        let told = fs::read_to_string(self.0.join(ADDRESS)).ok()?.trim().parse().ok();
+        told.filter(|_| self.is_served())
+    }
+
+    /// Whether a process has the store.
+    fn is_served(&self) -> bool {
+        let lock = fs::File::open(self.0.join(LOCK));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     }
 }
 

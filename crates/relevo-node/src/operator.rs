@@ -148,7 +148,7 @@ fn said(report: &Report) -> String {
             "nothing was handed over under this id, or it is too long ago".to_owned()
         }
         Report::Later(_) => {
-            "not yet: the task has not ended, or too much is asked at once; try again".to_owned()
+            "not now: the node is too busy, its disk is full, or the task has not ended; try again".to_owned()
         }
         Report::Refused(word) => format!("refused: {word}"),
         Report::Unreachable(word) => format!("the node cannot be reached: {word}"),

@@ -181,7 +181,7 @@ fn doors(organisation: &str, team: &TeamSpec) -> Result<Vec<AgentDoor>, ServeErr
         Ok(AgentDoor {
             name: agent.name.clone(),
             description: format!("{} of {organisation}", agent.name),
-            tags: vec![],
+            tags: vec![agent.name.clone()],
             terms: Some(Terms {
                 bounds: learner.bounds,
                 discount: team.learner.discount,

@@ -38,11 +38,11 @@ impl Counters {
         self.counts.get(word).copied().unwrap_or(0)
     }
 
-    pub(super) fn add(&mut self, word: &str) {
+    pub(super) fn add(&mut self, word: &str, times: u64) {
         if let Some(count) = self.counts.get_mut(word) {
-            *count += 1;
+            *count += times;
         } else if self.counts.len() < WORDS_MAX {
-            self.counts.insert(word.to_owned(), 1);
+            self.counts.insert(word.to_owned(), times);
         }
     }
 

@@ -156,7 +156,13 @@ impl<'s> Machine<'s> {
         }
         let mut next = turn.now_ms;
         match (flight, report) {
-            (_, Report::Card(terms)) => drop(self.terms.insert(row.agent, terms)),
+            // Who declares it wrongly counts as one that passes none.
+            (_, Report::Card(declared)) => {
+                if let Err(word) = declared {
+                    self.count(row.peer, word);
+                }
+                self.terms.insert(row.agent, declared.unwrap_or_default());
+            }
             (_, Report::Later(ms)) => {
                 self.count(row.peer, "put-off");
                 next += ms.unwrap_or(0).max(self.pause(wire)).min(AGAIN_MS.1);

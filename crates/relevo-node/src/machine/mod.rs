@@ -250,8 +250,8 @@ impl<'s> Machine<'s> {
                 self.ledger.is_dirty |= self.store.drop_push(peer, task, &id)?;
                 Ok(Answer::Noted)
             }
-            Request::Count(word) => {
-                self.count(peer, word);
+            Request::Count(word, times) => {
+                self.count_many(peer, word, times);
                 Ok(Answer::Noted)
             }
         };
@@ -340,8 +340,12 @@ impl<'s> Machine<'s> {
     }
 
     fn count(&mut self, peer: PeerId, word: &str) {
+        self.count_many(peer, word, 1);
+    }
+
+    fn count_many(&mut self, peer: PeerId, word: &str, times: u64) {
         if let Some(peer) = self.peers.get_mut(peer.0 as usize) {
-            peer.counters.add(word);
+            peer.counters.add(word, times);
             peer.is_dirty = true;
         }
     }

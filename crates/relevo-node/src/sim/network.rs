@@ -116,7 +116,7 @@ pub(super) fn read_reply(load: &Load, wire: &WireId, reply: Reply) -> Report {
     let garbage = |word: &str| Report::Garbage(word.to_owned());
     let of = |error: WireError| garbage(error.word);
     match reply {
-        Reply::Card(terms) => Report::Card(terms),
+        Reply::Card(terms) => Report::Card(Ok(terms)),
         Reply::Refused(word) => Report::Refused(word),
         Reply::Later => Report::Later(None),
         Reply::Nobody => Report::Unreachable("no-connection".to_owned()),

@@ -1,5 +1,7 @@
 //! What a node file must hold beyond its form.
 
+use std::collections::BTreeMap;
+
 use relevo::team::{TeamSpec, nearest};
 
 use super::{ClientCertificate, NodeSpec, PeerSection};
@@ -55,8 +57,14 @@ impl NodeSpec {
             let message = "an outcome is waited for longer than its task is remembered: remember must be as long at least";
             return fault("time/remember", message.to_owned());
         }
+        let mut shown = BTreeMap::new();
         for (name, peer) in &self.peers {
             self.check_peer(name, peer, team)?;
+            let shows = peer.token.as_ref().or(peer.certificate.as_ref());
+            if let Some(other) = shows.and_then(|shows| shown.insert(shows, name)) {
+                let what = format!("{other:?} shows the same: by what are the two told apart?");
+                return Err((vec!["peers".to_owned(), name.clone()], what));
+            }
         }
         Ok(())
     }

@@ -55,8 +55,8 @@ pub enum Load {
 /// What became of a packet.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
-    /// This is what the agent declares about values, if anything.
-    Card(Option<Terms>),
+    /// This is what the agent declares about values, if anything; or the word for which its declaration does not count.
+    Card(Result<Option<Terms>, &'static str>),
     /// This is how the task stands.
     Standing(Standing),
     /// It was taken note of.

@@ -65,7 +65,11 @@ async fn a_handoff_is_carried_looked_at_and_its_outcome_told_in_both_bindings() 
         let client = client([(A, peer)].into(), CLIENT_LIMITS);
 
         let sent = handoff(wire_id(if is_rest { 2 } else { 1 }), A, "echo");
-        assert_eq!(client.exchange(&with(&sent, Load::Card)).await, Report::Card(Some(terms())), "{binding}");
+        assert_eq!(
+            client.exchange(&with(&sent, Load::Card)).await,
+            Report::Card(Ok(Some(terms()))),
+            "{binding}"
+        );
         let Report::Standing(standing) = client.exchange(&sent).await else {
             panic!("{binding}: a task was due")
         };
@@ -95,7 +99,7 @@ async fn a_handoff_is_carried_looked_at_and_its_outcome_told_in_both_bindings() 
         };
         assert_eq!(ended.progress, Progress::Ended("canceled"), "{binding}");
         let declared = client.exchange(&with(&slow, Load::Card)).await;
-        assert_eq!(declared, Report::Card(None), "{binding}: it declares nothing");
+        assert_eq!(declared, Report::Card(Ok(None)), "{binding}: it declares nothing");
     }
     assert!(served.host.tasks_of(A).len() == 4 && served.host.tasks_of(B).is_empty());
     served.stop().await;

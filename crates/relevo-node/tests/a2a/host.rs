@@ -138,7 +138,7 @@ impl Host for Scripted {
                 kept.pushes.insert((peer, row.task, row.id.clone()), row);
                 Answer::Noted
             }
-            Request::Count(word) => {
+            Request::Count(word, _) => {
                 kept.counted.push(word);
                 Answer::Noted
             }

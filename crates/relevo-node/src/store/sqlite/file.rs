@@ -12,7 +12,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 use super::fault;
-use crate::store::StoreError;
+use crate::{folder::LOCK, store::StoreError};
 
 /// "rlvo": stands in the header of the database.
 const APPLICATION: i32 = 0x726c_766f;
@@ -38,7 +38,7 @@ impl Lock {
         let tell = |e: io::Error| StoreError::Failed(format!("{}: {e}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(tell)?;
         fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(tell)?;
-        let file = private(&folder.join("node.lock")).map_err(tell)?;
+        let file = private(&folder.join(LOCK)).map_err(tell)?;
         let mut tries_left = LOCK_TRIES;
         loop {
             match file.try_lock() {

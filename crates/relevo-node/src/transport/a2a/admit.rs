@@ -16,7 +16,12 @@ use axum::{
 use serde_json::json;
 
 use super::{Clock, Identities, Shown};
-use crate::{ids::PeerId, server::ServerLimits, wire};
+use crate::{
+    door::{self, Host},
+    ids::PeerId,
+    server::ServerLimits,
+    wire,
+};
 
 /// After how long a peer may ask again what could not be answered now, in milliseconds.
 pub(super) const RETRY_MS: u64 = 1_000;
@@ -59,11 +64,40 @@ pub(crate) struct Gate {
     pub(crate) clock: Clock,
     buckets: Mutex<BTreeMap<PeerId, Bucket>>,
     streams: Mutex<BTreeMap<PeerId, usize>>,
+    /// What was turned away and not told to the host yet.
+    turned_away: Mutex<BTreeMap<(PeerId, &'static str), u64>>,
+    host: Arc<dyn Host>,
 }
 
 impl Gate {
-    pub(crate) fn new(identities: Identities, limits: ServerLimits, clock: Clock) -> Self {
-        Gate { identities, limits, clock, buckets: Mutex::default(), streams: Mutex::default() }
+    pub(crate) fn new(
+        identities: Identities,
+        limits: ServerLimits,
+        clock: Clock,
+        host: Arc<dyn Host>,
+    ) -> Self {
+        let (buckets, streams, turned_away) = Default::default();
+        Gate { identities, limits, clock, buckets, streams, turned_away, host }
+    }
+
+    /// Count what is turned away before it is read; nobody in particular counts with the operator. A flood is told to the
+    /// host once a second, and not with each of its requests.
+    fn count(self: &Arc<Self>, peer: PeerId, word: &'static str) {
+        let is_first = {
+            let mut counted = self.turned_away.lock().unwrap_or_else(PoisonError::into_inner);
+            let times = counted.entry((peer, word)).or_default();
+            *times += 1;
+            *times == 1
+        };
+        if is_first {
+            let gate = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(COUNTED_AFTER).await;
+                let times =
+                    gate.turned_away.lock().unwrap_or_else(PoisonError::into_inner).remove(&(peer, word));
+                gate.host.ask(peer, door::Request::Count(word, times.unwrap_or(0))).await;
+            });
+        }
     }
 
     /// Keep a connection of a peer open; `None` where it has as many as it may.
@@ -91,6 +125,9 @@ impl Drop for Open {
         }
     }
 }
+
+/// How long what was turned away is gathered.
+const COUNTED_AFTER: Duration = Duration::from_secs(1);
 
 /// A token bucket.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +159,7 @@ pub(crate) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, n
     let known =
         gate.identities.who(token, request.extensions().get::<Shown>().and_then(|shown| shown.0.as_ref()));
     let Some((peer, identity)) = known else {
+        gate.count(PeerId::OPERATOR, "unauthenticated");
         let mut refusal = problem(
             StatusCode::UNAUTHORIZED,
             "UNAUTHENTICATED",
@@ -138,6 +176,7 @@ pub(crate) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, n
         buckets.entry(peer).or_insert(full).take(identity.rate, identity.burst, now_ms)
     };
     if let Err(ms) = taken {
+        gate.count(peer, "too-many");
         return put_off(StatusCode::TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", "more requests than agreed", ms);
     }
     let (parts, body) = request.into_parts();
@@ -146,10 +185,12 @@ pub(crate) async fn admit(State(gate): State<Arc<Gate>>, mut request: Request, n
         Ok(Ok(body)) => body,
         // Whoever cut it short does not hear this.
         Ok(Err(_)) => {
+            gate.count(peer, "too-long");
             let most = format!("more than {} bytes; send less", gate.limits.body_bytes_max);
             return problem(StatusCode::PAYLOAD_TOO_LARGE, "INVALID_ARGUMENT", "TOO_LONG", &most);
         }
         Err(_) => {
+            gate.count(peer, "too-slow");
             return problem(
                 StatusCode::REQUEST_TIMEOUT,
                 "DEADLINE_EXCEEDED",

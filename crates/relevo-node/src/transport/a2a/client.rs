@@ -110,7 +110,13 @@ struct Card {
     agent: String,
     url: Url,
     is_json_rpc: bool,
-    terms: Option<Terms>,
+    terms: Result<Option<Terms>, &'static str>,
+}
+
+impl Card {
+    fn passes_value(&self) -> bool {
+        matches!(self.terms, Ok(Some(_)))
+    }
 }
 
 impl A2aTransport {
@@ -186,7 +192,7 @@ impl A2aTransport {
                     path: &["tasks", task],
                     body: &asked,
                 };
-                wire::standing(&self.call(peer, &card, wire, call, card.terms.is_some()).await?, wire, limits)
+                wire::standing(&self.call(peer, &card, wire, call, card.passes_value()).await?, wire, limits)
             }
             Load::Cancel { task } => {
                 let asked = CancelTaskRequest { id: task.clone(), metadata: None, tenant: None };
@@ -197,7 +203,7 @@ impl A2aTransport {
                     path: &["tasks", &named],
                     body: &asked,
                 };
-                let task: Task = self.call(peer, &card, wire, call, card.terms.is_some()).await?;
+                let task: Task = self.call(peer, &card, wire, call, card.passes_value()).await?;
                 wire::standing(&task, wire, limits)
             }
         };
@@ -309,8 +315,7 @@ impl A2aTransport {
             return Ok(Arc::clone(card));
         }
         let read = self.read_card(address, agent).await?;
-        // Who declares it wrongly counts as one that passes none.
-        let terms = Terms::of_card(&read).unwrap_or_default();
+        let terms = Terms::of_card(&read).map_err(|refused| refused.word);
         // The operator's own node is where its folder says, wherever others reach it.
         let card = Arc::new(match peer {
             PeerId::OPERATOR => {
@@ -361,7 +366,12 @@ struct Call<'c, Q> {
 }
 
 /// The first interface of a card that can be talked to. One elsewhere than its peer would be sent what is not for it.
-fn chosen(card: &AgentCard, agent: &str, peer: &Url, terms: Option<Terms>) -> Result<Card, Report> {
+fn chosen(
+    card: &AgentCard,
+    agent: &str,
+    peer: &Url,
+    terms: Result<Option<Terms>, &'static str>,
+) -> Result<Card, Report> {
     let mut elsewhere = false;
     for interface in &card.supported_interfaces {
         let is_json_rpc = interface.protocol_binding == TRANSPORT_PROTOCOL_JSONRPC;

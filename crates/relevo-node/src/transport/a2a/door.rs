@@ -49,7 +49,7 @@ impl Door {
         let incoming = match wire::incoming(&self.agent, request, &self.gate.limits.wire, now_ms) {
             Ok(incoming) => incoming,
             Err(error) => {
-                self.host.ask(peer, Request::Count(error.word)).await;
+                self.host.ask(peer, Request::Count(error.word, 1)).await;
                 if error.is_transient() {
                     return Err(later(error.to_string()));
                 }
