@@ -40,7 +40,7 @@ pub use spec::{MachineSpec, PeerSpec};
 use crate::{
     door::{Answer, Refusal, Request, Ticket},
     ids::{PeerId, TaskId, WireId},
-    store::{MadeRow, Store, StoreError, TaskRow},
+    store::{MadeRow, PushRow, Store, StoreError, TaskRow},
     wire::{self, Terms},
 };
 use made::Flight;
@@ -245,7 +245,7 @@ impl<'s> Machine<'s> {
             Request::Handoff { agent, arrival } => self.arrive(turn, peer, &agent, arrival)?,
             Request::Outcome(note) => self.hear(turn, peer, note)?,
             Request::Cancel(task) => self.call_off(turn, peer, task)?,
-            Request::Push(row) => self.push(peer, &row)?,
+            Request::Push(row) => self.push(turn, peer, &row)?,
             Request::DropPush { task, id } => {
                 self.ledger.is_dirty |= self.store.drop_push(peer, task, &id)?;
                 Ok(Answer::Noted)
@@ -265,11 +265,15 @@ impl<'s> Machine<'s> {
 
     fn push(
         &mut self,
+        turn: &mut Turn<'_, 's>,
         peer: PeerId,
-        row: &crate::store::PushRow,
+        row: &PushRow,
     ) -> Result<Result<Answer, Refusal>, MachineError> {
-        if self.store.task(peer, row.task)?.is_none() {
+        let Some(task) = self.store.task(peer, row.task)? else {
             return Ok(Err(Refusal::final_("unknown-task", "there is no such task")));
+        };
+        if task.state.is_terminal() {
+            turn.acts.push(Act::Ended(peer, row.task));
         }
         self.store.put_push(row)?;
         self.ledger.is_dirty = true;
