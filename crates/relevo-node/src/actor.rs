@@ -182,6 +182,10 @@ impl Host for Node {
         self.read(|reader| reader.pushes(peer, task))
     }
 
+    async fn untold(&self, peer: PeerId, limit: usize) -> Result<Vec<PushRow>, Refusal> {
+        self.read(|reader| reader.untold(peer, limit))
+    }
+
     fn watch(&self, _: PeerId, task: TaskId) -> watch::Receiver<()> {
         let mut watched = self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if watched.len() > WATCHED_MAX {

@@ -24,6 +24,9 @@ pub trait Host: Send + Sync {
     /// Where a peer wants to be told of the end of a task.
     async fn pushes(&self, peer: PeerId, task: TaskId) -> Result<Vec<PushRow>, Refusal>;
 
+    /// Where a peer is still to be told of tasks that have ended; at most so many.
+    async fn untold(&self, peer: PeerId, limit: usize) -> Result<Vec<PushRow>, Refusal>;
+
     /// Told of each change of a task from now on; closed after the last.
     fn watch(&self, peer: PeerId, task: TaskId) -> watch::Receiver<()>;
 }

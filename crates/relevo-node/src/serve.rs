@@ -26,7 +26,7 @@ use crate::{
     folder::Folder,
     ids::PeerId,
     machine::{MachineError, number_peers},
-    server::{AgentDoor, ServerLimits, ServerSpec, Tls, router, serve as serve_door},
+    server::{AgentDoor, ServerLimits, ServerSpec, Tls, authorities, router, serve as serve_door},
     spec::{ClientCertificate, NodeSpec},
     store::{StoreError, sqlite::SqliteStore},
     transport::a2a::{
@@ -87,10 +87,10 @@ pub async fn serve(
     let tls = tls(spec)?;
     let listener = listen(spec.listen.address).await?;
     let address = listener.local_addr().map_err(|source| io_error("listening", source))?;
-    // The operator is on this machine, and needs no certificate to be told from others.
-    let beside = match &tls {
-        None => None,
-        Some(_) => Some(listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?),
+    // The operator is on this machine: where others come in by TLS or by another name, it has a door of its own.
+    let beside = match tls.is_some() || spec.listen.url.is_some() {
+        false => None,
+        true => Some(listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?),
     };
     let operators = beside.as_ref().map_or(Ok(address), TcpListener::local_addr);
     let operators = operators.map_err(|source| io_error("listening", source))?;
@@ -112,12 +112,14 @@ pub async fn serve(
         approvals: folder.path().to_owned(),
     })?;
     let host: Arc<dyn Host> = node.clone();
-    let pusher = Pusher::new(&host, identities.clone(), tap, Handle::current());
+    let pusher = Pusher::new(&host, identities.clone(), tap);
     let pusher = Arc::new(pusher.map_err(|e| ServeError::Unfit(format!("peers cannot be told: {e}")))?);
-    node.listen(Box::new(move |peer, task| pusher.ended(peer, task)));
+    let told = Arc::clone(&pusher);
+    node.listen(Box::new(move |peer, task| told.ended(peer, task)));
+    pusher.start(&Handle::current());
     let limits = server_limits(spec);
     let scheme = if spec.tls.is_some() { "https" } else { "http" };
-    let door = router(ServerSpec {
+    let server = ServerSpec {
         agents: doors,
         entry: Some(spec.entry.clone()),
         url: spec.listen.url.clone().unwrap_or_else(|| format!("{scheme}://{address}")),
@@ -125,15 +127,17 @@ pub async fn serve(
         identities,
         host,
         clock: stage.clock(),
-    });
+    };
+    let beside = beside.map(|beside| (beside, router(server.clone().operators(operators))));
+    let door = router(server);
     folder.tell_address(operators).map_err(|source| io_error("the address", source))?;
     ready(&format!("{scheme}://{address}"));
     let stop = stop.shared();
     let doors = async {
         let beside =
-            beside.map(|beside| serve_door(beside, door.clone(), &limits, None, stop.clone(), DRAIN));
+            beside.map(|(beside, door)| serve_door(beside, door, &limits, None, stop.clone(), DRAIN));
         let beside = async { OptionFuture::from(beside).await.unwrap_or(Ok(())) };
-        let door = serve_door(listener, door.clone(), &limits, tls, stop.clone(), DRAIN);
+        let door = serve_door(listener, door, &limits, tls, stop.clone(), DRAIN);
         tokio::try_join!(door, beside).map(drop)
     };
     let served = until_ended(running, doors, &node).await;
@@ -227,9 +231,11 @@ fn client(
             let authority = match &peer.ca {
                 None => None,
                 Some(ca) => {
-                    let pem = read(&spec.directory.join(ca))?;
-                    let read = reqwest::Certificate::from_pem_bundle(&pem);
-                    Some(read.map_err(|_| unfit("ca: there are no certificates in it (PEM)"))?)
+                    let found =
+                        authorities(&spec.directory.join(ca)).map_err(|e| unfit(&format!("ca: {e}")))?;
+                    let read: Result<_, _> =
+                        found.iter().map(|der| reqwest::Certificate::from_der(der)).collect();
+                    Some(read.map_err(|_| unfit("ca: its certificates cannot be used"))?)
                 }
             };
             let (elsewhere, certificate) = (BTreeMap::new(), own.clone());
@@ -280,7 +286,7 @@ fn identities(
             known.insert(id, Identity { token, certificate, rate, burst, push });
         }
     }
-    Ok(Identities::new(known))
+    Ok(Identities::new(known, spec.listen.address.ip().is_loopback()))
 }
 
 fn server_limits(spec: &NodeSpec) -> ServerLimits {

@@ -2,7 +2,7 @@
 
 mod accept;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use a2a_pb::protojson_conv;
 use a2a_server::{jsonrpc::jsonrpc_router, rest::rest_router};
@@ -12,9 +12,11 @@ use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 
 pub use accept::Tls;
+pub(crate) use accept::authorities;
 
 use crate::{
     door::Host,
+    ids::PeerId,
     transport::a2a::{CARD_PATH, Clock, Door, Gate, Identities, activate, admit, card, rest},
     wire::{self, Terms},
 };
@@ -53,6 +55,7 @@ pub struct ServerLimits {
 }
 
 /// What a server is made of.
+#[derive(Clone)]
 pub struct ServerSpec {
     /// The agents that have a door.
     pub agents: Vec<AgentDoor>,
@@ -68,6 +71,14 @@ pub struct ServerSpec {
     pub host: Arc<dyn Host>,
     /// The time.
     pub clock: Clock,
+}
+
+impl ServerSpec {
+    /// The same for the operator alone, at another address.
+    pub(crate) fn operators(self, address: SocketAddr) -> Self {
+        let identities = self.identities.alone(PeerId::OPERATOR);
+        ServerSpec { identities, url: format!("http://{address}"), ..self }
+    }
 }
 
 /// The doors and the cards: of each agent at `/agents/NAME`, and of the entry at the root too.

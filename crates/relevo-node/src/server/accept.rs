@@ -1,6 +1,6 @@
 //! How connections are accepted: as many as there may be, and over TLS with whatever certificate the client shows.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use axum::{Extension, middleware::AddExtension};
 use axum_server::{
@@ -79,20 +79,18 @@ impl Tls {
     /// A file cannot be read or used; the message names it, and nothing in it.
     pub fn new(certificate: &Path, key: &Path, client: Option<(&Path, bool)>) -> Result<Self, String> {
         let chain = certificates(certificate)?;
-        let key = PrivateKeyDer::from_pem_file(key)
+        let key = PrivateKeyDer::from_pem_slice(&read(key)?)
             .map_err(|_| format!("{}: there is no private key in it (PEM)", key.display()))?;
         let builder = ServerConfig::builder();
         let builder = match client {
             None => builder.with_no_client_auth(),
             Some((authorities, is_required)) => {
-                let unfit = |what: String| format!("{}: {what}", authorities.display());
                 let mut roots = RootCertStore::empty();
-                for authority in certificates(authorities)? {
-                    roots.add(authority).map_err(|e| unfit(e.to_string()))?;
-                }
+                roots.add_parsable_certificates(self::authorities(authorities)?);
                 let verifier = WebPkiClientVerifier::builder(Arc::new(roots));
                 let verifier = if is_required { verifier } else { verifier.allow_unauthenticated() };
-                builder.with_client_cert_verifier(verifier.build().map_err(|e| unfit(e.to_string()))?)
+                let unfit = |e| format!("{}: {e}", authorities.display());
+                builder.with_client_cert_verifier(verifier.build().map_err(unfit)?)
             }
         };
         let mut config = builder
@@ -103,8 +101,22 @@ impl Tls {
     }
 }
 
+/// The authorities in a PEM file.
+pub(crate) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let authorities = certificates(path)?;
+    let mut roots = RootCertStore::empty();
+    for authority in &authorities {
+        roots.add(authority.clone()).map_err(|e| format!("{}: {e}", path.display()))?;
+    }
+    Ok(authorities)
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let unfit = || format!("{}: there are no certificates in it (PEM)", path.display());
-    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(|_| unfit())?.collect();
-    read.ok().filter(|chain| !chain.is_empty()).ok_or_else(unfit)
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    let chain = read.ok().filter(|chain| !chain.is_empty());
+    chain.ok_or_else(|| format!("{}: there are no certificates in it (PEM)", path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|e| format!("{}: it cannot be read: {e}", path.display()))
 }

@@ -35,6 +35,7 @@ pub fn check<P: Crashable>(make: impl Fn() -> P) {
     snapshots_and_what_follows_are_the_whole(make());
     a_full_disk_loses_nothing(make());
     a_reader_sees_what_is_committed(make());
+    who_is_still_to_be_told_of_an_end_is_found(make());
     pages_leave_nothing_out(make());
     what_is_open_is_recovered_in_order(make());
 }
@@ -346,6 +347,39 @@ fn a_reader_sees_what_is_committed<P: Crashable>(place: P) {
     }
     let (rows, _) = reader.tasks(PeerId(0), &Filter { limit: 10, ..Filter::default() }).unwrap();
     assert_eq!(rows, [row], "once, where it changed last");
+}
+
+fn who_is_still_to_be_told_of_an_end_is_found<P: Crashable>(mut place: P) {
+    let mut store = begin(&place);
+    let push = |row: &TaskRow, id: &str| PushRow {
+        peer: row.peer,
+        task: row.id,
+        id: id.to_owned(),
+        config: "{}".to_owned(),
+    };
+    let mut all: Vec<TaskRow> = (0..4).map(|n| task(PeerId((n == 3).into()), n)).collect();
+    for row in &all {
+        store.put_task(row).unwrap();
+        store.put_push(&push(row, "a")).unwrap();
+        store.put_push(&push(row, "b")).unwrap();
+    }
+    // The first is at work; the second has ended, one of its places was told; the others were told nothing.
+    for row in &mut all[1..] {
+        row.state = TaskState::Canceled;
+        store.put_task(row).unwrap();
+    }
+    assert!(store.drop_push(PeerId(0), all[1].id, "a").unwrap());
+    store.commit(b"").unwrap();
+    place.crash(store);
+    let mut reader = place.open().reader().unwrap();
+    let sorted = |mut rows: Vec<PushRow>| {
+        rows.sort_by_key(|row| (row.task, row.id.clone()));
+        rows
+    };
+    let due = [push(&all[1], "b"), push(&all[2], "a"), push(&all[2], "b")];
+    assert_eq!(sorted(reader.untold(PeerId(0), 9).unwrap()), sorted(due.into()));
+    assert_eq!(reader.untold(PeerId(1), 9).unwrap(), [push(&all[3], "a"), push(&all[3], "b")]);
+    assert_eq!(reader.untold(PeerId(0), 2).unwrap().len(), 2);
 }
 
 fn pages_leave_nothing_out<P: Crashable>(place: P) {

@@ -63,6 +63,17 @@ struct Rows {
     pushes: BTreeMap<(PeerId, TaskId, String), Option<String>>,
 }
 
+impl Rows {
+    /// Where a peer wants to be told, from this task on.
+    fn pushes_from(&self, peer: PeerId, task: TaskId) -> impl Iterator<Item = PushRow> {
+        let from = self.pushes.range((peer, task, String::new())..).take_while(move |(key, _)| key.0 == peer);
+        from.filter_map(|((peer, task, id), config)| {
+            let config = config.clone()?;
+            Some(PushRow { peer: *peer, task: *task, id: id.clone(), config })
+        })
+    }
+}
+
 /// What was written since the last commit.
 #[derive(Default)]
 struct Written {
@@ -310,12 +321,17 @@ impl Reader for Disk {
 
     fn pushes(&mut self, peer: PeerId, task: TaskId) -> Result<Vec<PushRow>, StoreError> {
         let state = self.state();
-        let from = state.rows.pushes.range((peer, task, String::new())..);
-        let own = from.take_while(|((of, about, _), _)| (*of, *about) == (peer, task));
-        let row = |((.., id), config): (&(_, _, String), &Option<String>)| {
-            config.clone().map(|config| PushRow { peer, task, id: id.clone(), config })
+        let own = state.rows.pushes_from(peer, task).take_while(|row| row.task == task);
+        Ok(own.collect())
+    }
+
+    fn untold(&mut self, peer: PeerId, limit: usize) -> Result<Vec<PushRow>, StoreError> {
+        let state = self.state();
+        let all = state.rows.pushes_from(peer, TaskId::from_bytes([0; 16]));
+        let has_ended = |row: &PushRow| {
+            state.rows.tasks.get(&(peer, row.task)).is_some_and(|(_, task)| task.state.is_terminal())
         };
-        Ok(own.filter_map(row).collect())
+        Ok(all.filter(has_ended).take(limit).collect())
     }
 
     fn peers(&mut self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {

@@ -269,6 +269,10 @@ pub trait Reader: Send {
     /// Where the owner of a task wants to be told.
     fn pushes(&mut self, peer: PeerId, task: TaskId) -> Result<Vec<PushRow>, StoreError>;
 
+    /// Where a peer wants to be told of tasks that have ended: what is told is dropped, so these it is still to be told. At
+    /// most so many.
+    fn untold(&mut self, peer: PeerId, limit: usize) -> Result<Vec<PushRow>, StoreError>;
+
     /// Peers, with what was counted of each.
     fn peers(&mut self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
 }

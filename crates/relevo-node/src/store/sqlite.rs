@@ -205,6 +205,10 @@ impl Reader for SqliteReader {
         rows::pushes(&self.db, peer, task).map_err(|e| fault(&self.path, e))
     }
 
+    fn untold(&mut self, peer: PeerId, limit: usize) -> Result<Vec<PushRow>, StoreError> {
+        rows::untold(&self.db, peer, limit).map_err(|e| fault(&self.path, e))
+    }
+
     fn peers(&mut self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         rows::peers(&self.db).map_err(|e| fault(&self.path, e))
     }

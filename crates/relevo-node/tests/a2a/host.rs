@@ -176,6 +176,10 @@ impl Host for Scripted {
         Ok(kept.pushes.values().filter(|row| row.peer == peer && row.task == task).cloned().collect())
     }
 
+    async fn untold(&self, _: PeerId, _: usize) -> Result<Vec<PushRow>, Refusal> {
+        Ok(vec![])
+    }
+
     fn watch(&self, peer: PeerId, task: TaskId) -> watch::Receiver<()> {
         let mut kept = self.kept.lock().unwrap();
         match kept.tasks.get(&(peer, task)) {
@@ -217,11 +221,16 @@ pub(crate) fn terms() -> Terms {
 
 impl Served {
     pub(crate) async fn start(limits: ServerLimits, burst: f64) -> Self {
-        Self::start_with(limits, burst, "http://127.0.0.1:9/hooks").await
+        Self::start_with(limits, burst, "http://127.0.0.1:9/hooks", true).await
     }
 
-    /// With this place below which its peers may want to be told.
-    pub(crate) async fn start_with(limits: ServerLimits, burst: f64, push: &str) -> Self {
+    /// With this place below which its peers may want to be told, if it may be a private one.
+    pub(crate) async fn start_with(
+        limits: ServerLimits,
+        burst: f64,
+        push: &str,
+        tells_private: bool,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let host = Arc::new(Scripted::default());
@@ -233,10 +242,11 @@ impl Served {
             burst,
             push: vec![push.parse().unwrap()],
         };
-        let identities = Identities::new([(A, identity("token-a")), (B, identity("token-b"))].into());
-        let pusher =
-            Pusher::new(&(Arc::clone(&host) as _), identities.clone(), None, Handle::current()).unwrap();
-        *host.pusher.lock().unwrap() = Some(Arc::new(pusher));
+        let identities =
+            Identities::new([(A, identity("token-a")), (B, identity("token-b"))].into(), tells_private);
+        let pusher = Arc::new(Pusher::new(&(Arc::clone(&host) as _), identities.clone(), None).unwrap());
+        pusher.start(&Handle::current());
+        *host.pusher.lock().unwrap() = Some(pusher);
         let now = Arc::clone(&clock);
         let spec = ServerSpec {
             agents: AGENTS

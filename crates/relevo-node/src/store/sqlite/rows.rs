@@ -173,6 +173,17 @@ pub(super) fn pushes(db: &Connection, peer: PeerId, task: TaskId) -> Result<Vec<
         .collect()
 }
 
+pub(super) fn untold(db: &Connection, peer: PeerId, limit: usize) -> Result<Vec<PushRow>> {
+    db.prepare_cached(
+        "SELECT push.task, push.id, config FROM push JOIN task ON task.peer = push.peer AND task.id = push.task
+        WHERE push.peer = ?1 AND state != ?2 LIMIT ?3",
+    )?
+    .query_map(params![peer.0, TaskState::Working as i64, limit as i64], |row| {
+        Ok(PushRow { peer, task: TaskId::from_bytes(row.get(0)?), id: row.get(1)?, config: row.get(2)? })
+    })?
+    .collect()
+}
+
 pub(super) fn peers(db: &Connection) -> Result<Vec<(String, Vec<u8>)>> {
     db.prepare_cached("SELECT name, counters FROM peer ORDER BY number")?
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?

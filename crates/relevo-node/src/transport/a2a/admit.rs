@@ -248,3 +248,40 @@ fn problem(status: StatusCode, name: &str, reason: &str, message: &str) -> Respo
         json!({"error": {"code": status.as_u16(), "status": name, "message": message, "details": details}});
     (status, [(header::CONTENT_TYPE, "application/problem+json")], error.to_string()).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, http::HeaderMap, middleware, routing::get};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::transport::a2a::{Identity, TokenHash};
+
+    #[tokio::test]
+    async fn what_was_shown_goes_no_further_than_the_gate() {
+        let (rate, burst, token) = (1.0, 9.0, Some(TokenHash::of("token-a")));
+        let known = Identity { token, certificate: None, rate, burst, push: vec![] };
+        let limits = ServerLimits {
+            wire: wire::Limits { payload_bytes_max: 9, remembered_ms: 9 },
+            body_bytes_max: 9,
+            header_ms_max: 9_000,
+            body_ms_max: 9_000,
+            wait_ms_max: 9,
+            streams_max: 9,
+            connections_max: 9,
+        };
+        let identities = Identities::new([(PeerId(1), known)].into(), true);
+        let gate = Arc::new(Gate::new(identities, limits, Arc::new(|| 0)));
+        let behind = |headers: HeaderMap| async move { format!("{:?} {headers:?}", asker().unwrap()) };
+        let admitted = middleware::from_fn_with_state(gate, admit);
+        let router = Router::new().route("/", get(behind)).route_layer(admitted);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let told = client.get(url).bearer_auth("token-a").header("x-other", "y").send().await.unwrap();
+        let told = told.text().await.unwrap();
+        assert!(told.starts_with("PeerId(1)") && told.contains("x-other"), "{told}");
+        assert!(!told.contains("authorization") && !told.contains("token-a"), "{told}");
+    }
+}

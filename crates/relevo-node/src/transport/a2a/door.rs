@@ -87,10 +87,11 @@ impl Door {
     }
 
     fn check_push(&self, peer: PeerId, config: &TaskPushNotificationConfig) -> Result<(), A2AError> {
-        let allowed = self.gate.identities.of(peer).filter(|identity| !identity.push.is_empty());
-        let identity = allowed.ok_or_else(A2AError::push_notification_not_supported)?;
+        if !self.gate.identities.told().any(|told| told == peer) {
+            return Err(A2AError::push_notification_not_supported());
+        }
         no_tenant(&config.tenant)?;
-        if !Url::parse(&config.url).is_ok_and(|url| identity.may_push_to(&url)) {
+        if !Url::parse(&config.url).is_ok_and(|url| self.gate.identities.may_push(peer, &url)) {
             return Err(A2AError::invalid_params("this address is not below one that was agreed"));
         }
         Ok(())

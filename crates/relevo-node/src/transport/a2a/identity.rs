@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use reqwest::{Url, header::HeaderValue};
 
@@ -85,46 +85,89 @@ pub struct Identity {
 
 /// Who is known.
 #[derive(Clone, Debug, Default)]
-pub struct Identities(BTreeMap<PeerId, Identity>);
+pub struct Identities {
+    known: BTreeMap<PeerId, Identity>,
+    tells_private: bool,
+}
 
 impl Identities {
-    /// These; one that shows nothing is nobody.
-    pub fn new(known: BTreeMap<PeerId, Identity>) -> Self {
-        Identities(known)
+    /// These; one that shows nothing is nobody. `tells_private` says whether they may want to be told at private addresses: a
+    /// node that others can reach must not reach for them what they cannot.
+    pub fn new(known: BTreeMap<PeerId, Identity>, tells_private: bool) -> Self {
+        Identities { known, tells_private }
     }
 
-    /// Who shows this token and this certificate. All are looked at, whoever it is.
+    /// One of them alone.
+    pub(crate) fn alone(mut self, peer: PeerId) -> Self {
+        self.known.retain(|known, _| *known == peer);
+        self
+    }
+
+    /// Who shows this token and this certificate: all that it is known by, and nothing that another is known by. All are
+    /// looked at, whoever it is.
     pub fn who(&self, token: Option<&str>, certificate: Option<&Certificate>) -> Option<(PeerId, &Identity)> {
         let token = token.map(TokenHash::of);
-        let mut found = None;
-        for (peer, identity) in &self.0 {
-            let shows_token = identity.token.is_none_or(|known| token.is_some_and(|shown| shown == known));
-            let shows_certificate = identity.certificate.is_none_or(|known| certificate == Some(&known));
-            let is_known = identity.token.is_some() || identity.certificate.is_some();
-            if is_known & shows_token & shows_certificate {
-                found = Some((*peer, identity));
+        let (mut named, mut found) = (0, None);
+        for (peer, identity) in &self.known {
+            let shows_token = identity.token.is_some() & (identity.token == token);
+            let shows_certificate =
+                identity.certificate.is_some() & (identity.certificate.as_ref() == certificate);
+            if shows_token | shows_certificate {
+                named += 1;
+                let shows_all = (shows_token | identity.token.is_none())
+                    & (shows_certificate | identity.certificate.is_none());
+                found = shows_all.then_some((*peer, identity));
             }
         }
-        found
+        found.filter(|_| named == 1)
     }
 
-    pub(super) fn of(&self, peer: PeerId) -> Option<&Identity> {
-        self.0.get(&peer)
+    /// Those who may want to be told of the end of a task.
+    pub(super) fn told(&self) -> impl Iterator<Item = PeerId> {
+        self.known.iter().filter(|(_, identity)| !identity.push.is_empty()).map(|(peer, _)| *peer)
+    }
+
+    /// Whether anybody may want to be told at a private address.
+    pub(super) fn tells_private(&self) -> bool {
+        self.tells_private
+    }
+
+    /// Whether a peer may want to be told at this address: the origin of one that is allowed, and below its path. Where a
+    /// name leads to is seen only when it is gone to.
+    pub(super) fn may_push(&self, peer: PeerId, url: &Url) -> bool {
+        let allowed = self.known.get(&peer).map(|identity| &identity.push[..]).unwrap_or_default();
+        let is_below = |prefix: &Url| {
+            let rest = url.path().strip_prefix(prefix.path().trim_end_matches('/'));
+            url.origin() == prefix.origin()
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        url.username().is_empty()
+            && url.password().is_none()
+            && allowed.iter().any(is_below)
+            && (self.tells_private || host.parse().map_or(true, is_public))
     }
 }
 
-impl Identity {
-    /// Whether it may want to be told at this address: the origin of one that is allowed, and below its path.
-    pub(super) fn may_push_to(&self, url: &Url) -> bool {
-        url.username().is_empty()
-            && url.password().is_none()
-            && self.push.iter().any(|prefix| {
-                let folder = prefix.path().trim_end_matches('/');
-                url.origin() == prefix.origin()
-                    && url
-                        .path()
-                        .strip_prefix(folder)
-                        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            })
+/// Whether an address is one of the internet, and not of a machine or a network of somebody.
+pub(super) fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            let is_shared = a == 100 && b & 0xc0 == 64;
+            let is_reserved = a == 0 || a >= 240 || (a, b, c) == (192, 0, 0) || (a == 198 && b & 0xfe == 18);
+            !(v4.is_private()
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_documentation()
+                || is_shared
+                || is_reserved)
+        }
+        // Global unicast, without those that hold an address of version 4 (NAT64 is outside of it), and examples.
+        IpAddr::V6(v6) => {
+            let [a, b, ..] = v6.segments();
+            a & 0xe000 == 0x2000 && a != 0x2002 && !(a == 0x2001 && (b < 0x200 || b == 0xdb8))
+        }
     }
 }
