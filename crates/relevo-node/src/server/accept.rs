@@ -79,7 +79,7 @@ impl Tls {
     /// A file cannot be read or used; the message names it, and nothing in it.
     pub fn new(certificate: &Path, key: &Path, client: Option<(&Path, bool)>) -> Result<Self, String> {
         let chain = certificates(certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&read(key)?)
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?)
             .map_err(|_| format!("{}: there is no private key in it (PEM)", key.display()))?;
         let builder = ServerConfig::builder();
         let builder = match client {
@@ -93,9 +93,9 @@ impl Tls {
                 builder.with_client_cert_verifier(verifier.build().map_err(unfit)?)
             }
         };
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|e| format!("{}: the certificate and its key do not fit: {e}", certificate.display()))?;
+        let unfit =
+            |e| format!("{} and {} cannot be used together: {e}", certificate.display(), key.display());
+        let mut config = builder.with_single_cert(chain, private).map_err(unfit)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Tls(RustlsConfig::from_config(Arc::new(config))))
     }
