@@ -83,7 +83,7 @@ impl ServerSpec {
 
 /// The doors and the cards: of each agent at `/agents/NAME`, and of the entry at the root too.
 pub fn router(spec: ServerSpec) -> Router {
-    let gate = Arc::new(Gate::new(spec.identities, spec.limits, spec.clock, Arc::clone(&spec.host)));
+    let gate = Arc::new(Gate::new(spec.identities, spec.limits, spec.clock, Some(Arc::clone(&spec.host))));
     let root = spec.url.trim_end_matches('/');
     let mut router = Router::new();
     for agent in &spec.agents {

@@ -96,7 +96,11 @@ impl Org {
         let (tell, told) = mpsc::channel();
         let node = spec.clone();
         let serving = runtime.spawn(async move {
-            serve(&node, team, move |at| tell.send(at).unwrap(), async move { drop(stopped.await) }).await
+            let ready = move |url: &str| {
+                let (_, address) = url.split_once("://").unwrap();
+                tell.send(address.parse().unwrap()).unwrap();
+            };
+            serve(&node, team, None, ready, async move { drop(stopped.await) }).await
         });
         match told.recv() {
             Ok(address) => {

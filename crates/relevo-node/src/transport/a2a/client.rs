@@ -12,7 +12,11 @@ use a2a::{
 use a2a_pb::protojson_conv::{self, ProtoJsonPayload};
 use reqwest::{Client, Method, RequestBuilder, Url, header, redirect::Policy};
 use serde_json::Value;
-use tokio::{runtime::Handle, sync::Semaphore};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout_at},
+};
 
 use super::{
     CARD_PATH, Secret, Tap,
@@ -151,8 +155,14 @@ impl A2aTransport {
 
     /// Carry a packet to its end.
     pub async fn exchange(&self, packet: &Packet) -> Report {
-        let wait = Duration::from_millis(self.limits.reply_ms_max);
-        let report = match tokio::time::timeout(wait, self.carry_through(packet)).await {
+        let until = Instant::now() + Duration::from_millis(self.limits.reply_ms_max);
+        let report = match timeout_at(until, self.turn(packet.peer)).await {
+            // Whoever waits for a turn, of which there may be very many, holds little.
+            Ok(Ok((peer, _turn))) => timeout_at(until, Box::pin(self.carry_through(peer, packet))).await,
+            Ok(Err(report)) => Ok(Err(report)),
+            Err(late) => Err(late),
+        };
+        let report = match report {
             Ok(Ok(report) | Err(report)) => report,
             Err(_) => Report::Unreachable("too-slow".to_owned()),
         };
@@ -164,9 +174,13 @@ impl A2aTransport {
         report
     }
 
-    async fn carry_through(&self, packet: &Packet) -> Result<Report, Report> {
-        let peer = self.peer(packet.peer)?;
-        let _turn = peer.turns.acquire().await.map_err(|_| Report::Unreachable("stopped".to_owned()))?;
+    async fn turn(&self, peer: PeerId) -> Result<(&Peer, SemaphorePermit<'_>), Report> {
+        let peer = self.peer(peer)?;
+        let turn = peer.turns.acquire().await.map_err(|_| Report::Unreachable("stopped".to_owned()))?;
+        Ok((peer, turn))
+    }
+
+    async fn carry_through(&self, peer: &Peer, packet: &Packet) -> Result<Report, Report> {
         if packet.load == Load::Card {
             // Whoever asks wants to know it as it is now.
             self.known(packet.peer, &packet.agent).card().take();
