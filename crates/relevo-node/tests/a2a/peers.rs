@@ -76,7 +76,7 @@ fn the_javascript_client_hands_to_a_node_in_both_bindings_with_the_extension_and
     let script = installed().join("js/peer.mjs");
     std::fs::copy(scripts().join("js/peer.mjs"), &script)
         .expect("run crates/relevo-node/tests/peers/install first");
-    let mut node = Command::new("node");
+    let mut node = Command::new(installed().join("js/node"));
     node.arg(script);
     check(node);
 }
