@@ -132,7 +132,7 @@ fn set_up(
     rng: &mut Rng,
 ) -> Result<Vec<Site>, String> {
     let outcome_after_ms = 20_000 + u64::from(rng.below(20_000));
-    let poll_ms = 200 + u64::from(rng.below(2_000));
+    let poll_ms = 500 + u64::from(rng.below(5_000));
     let tight = rng.below(8) == 0 && !world.is_long;
     let open_max = if tight { 4 } else { 100_000 };
     let mut sites = vec![];

@@ -124,7 +124,7 @@ impl Origin {
         report: Report,
         faults: &mut Faults,
     ) -> Result<u64, String> {
-        let again = 400 + u64::from(faults.below(1_600));
+        let again = 1_000 + u64::from(faults.below(7_000));
         match (load, report) {
             (_, Report::Later(_) | Report::Unreachable(_) | Report::Garbage(_)) => Ok(again),
             (Load::Outcome { .. }, Report::Noted) => {
