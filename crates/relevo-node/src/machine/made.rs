@@ -68,7 +68,7 @@ impl<'s> Machine<'s> {
             deadline_ms: row.deadline_ms.saturating_sub(HOP_MS),
             state: MadeState::Sending,
             artifact: Some(artifact),
-            passes_value: None,
+            passes_value: self.terms.get(&handoff.to).map(Option::is_some),
             remote: None,
             value: None,
             settled: false,
