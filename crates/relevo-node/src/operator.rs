@@ -1,7 +1,7 @@
 //! The operator of a node: hands tasks to its agents, as any other organisation would, and says how good they were. There is
 //! no second door.
 
-use std::{collections::BTreeMap, net::TcpStream, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use relevo::artifact::Artifact;
 use tokio::{runtime::Handle, time::Instant};
@@ -21,8 +21,6 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(200);
 /// The time before a node is asked again that could not take something just now.
 const AGAIN: Duration = Duration::from_millis(200);
-/// How long a node may take to be reached at all.
-const REACH: Duration = Duration::from_secs(5);
 
 /// The operator of a node that runs.
 pub struct Operator {
@@ -45,9 +43,7 @@ impl Operator {
     /// The operator of the node that runs from this file.
     pub fn of(spec: &NodeSpec) -> Result<Self, String> {
         let folder = Folder::open(&spec.state_folder()).map_err(|e| format!("the state folder: {e}"))?;
-        // A node that was killed has left its address behind.
-        let address = folder.address().filter(|address| TcpStream::connect_timeout(address, REACH).is_ok());
-        let address = address.ok_or("the node does not run: start it with relevo serve")?;
+        let address = folder.address().ok_or("the node does not run: start it with relevo serve")?;
         let token = folder.operator_token().map_err(|e| format!("the operator's token: {e}"))?;
         let url = format!("http://{address}").parse().map_err(|e| format!("{address}: {e}"))?;
         let address = PeerAddress {

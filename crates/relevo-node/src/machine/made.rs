@@ -150,6 +150,7 @@ impl<'s> Machine<'s> {
     ) -> Result<(), MachineError> {
         let Some(flight) = self.flying.remove(&wire) else { return Ok(()) };
         let Some(mut row) = self.store.made(wire)? else { return Ok(()) };
+        let kept = row.clone();
         let answered = !matches!(report, Report::Later(_) | Report::Unreachable(_) | Report::Garbage(_));
         if answered {
             self.failed.remove(&wire);
@@ -195,7 +196,10 @@ impl<'s> Machine<'s> {
                 next += self.pause(wire);
             }
         }
-        self.put_made(&row)?;
+        // Most looks find that nothing has changed: they cost no commit.
+        if row != kept {
+            self.put_made(&row)?;
+        }
         if row.is_open() {
             self.due.insert((next, Due::Carry(wire)));
         } else {

@@ -16,7 +16,7 @@ use relevo_core::{
 
 use super::{Due, Fold, LedgerEnd, Machine, MachineError, MachineSpec, Peer, PeerSpec, Stay, Turn, fold};
 use crate::{
-    ids::PeerId,
+    ids::{PeerId, TaskId},
     machine::{Act, Counters, Ids},
     store::{Closing, Recovered, Store, StoreError, TaskState},
 };
@@ -211,12 +211,7 @@ impl<'s> Machine<'s> {
     }
 
     /// An open task of an earlier process.
-    fn take_up(
-        &mut self,
-        turn: &mut Turn<'_, 's>,
-        peer: PeerId,
-        id: crate::ids::TaskId,
-    ) -> Result<(), MachineError> {
+    fn take_up(&mut self, turn: &mut Turn<'_, 's>, peer: PeerId, id: TaskId) -> Result<(), MachineError> {
         let Some(mut row) = self.store.task(peer, id)? else {
             return Err(unfit("an open task is not in the store"));
         };
