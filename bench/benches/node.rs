@@ -188,7 +188,7 @@ fn main() {
     for (agent, what) in
         [("ends", "taken, decided, finished, judged"), ("hands", "handed on, valued, returned, judged")]
     {
-        for at_a_time in [1, 16, 64, 512, 4096].into_iter().filter(|_| !only_restart) {
+        for at_a_time in [1, 16, 24, 32, 64, 512, 4096].into_iter().filter(|_| !only_restart) {
             let folder = tempfile::tempdir_in(".").unwrap();
             let (node, running) = open(folder.path(), u64::MAX, &runtime);
             let count = if at_a_time == 1 { 2_000 } else { 40_000 };

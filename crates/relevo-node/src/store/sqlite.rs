@@ -4,27 +4,39 @@
 //! committed to a log (`node.db-wal`) and syncs it, once. Readers have connections of their own and see the last commit.
 
 mod archive;
+mod checkpoint;
 mod file;
+mod known;
 mod rows;
 
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, Error, ErrorCode, OptionalExtension, Result as Sql, params};
 
-use self::file::Lock;
+use self::{
+    checkpoint::Checkpointer,
+    file::Lock,
+    known::{Known, Seen},
+};
 use super::{Filter, MadeRow, PushRow, Reader, Recovered, Store, StoreError, TaskRow};
 use crate::ids::{PeerId, TaskId, WireId};
 
 /// The database in the folder.
 const FILE: &str = "node.db";
 
+/// Commits between two looks at how long the log is.
+const LOOK_COMMITS: u64 = 8;
+
 /// A store in a folder, which no other process may open as long as this one has it.
 pub struct SqliteStore {
+    checkpointer: Checkpointer,
     db: Connection,
     path: PathBuf,
     commits: u64,
     /// Whether what is open may be committed: not before it was recovered, nor after an error.
     sound: bool,
+    tasks: Known<(PeerId, TaskId), TaskRow>,
+    made: Known<WireId, MadeRow>,
     // Given up after the connection is closed.
     _lock: Lock,
 }
@@ -41,7 +53,17 @@ impl SqliteStore {
         let lock = Lock::take(folder)?;
         let path = folder.join(FILE);
         let db = file::open(&path)?;
-        Ok(SqliteStore { db, path, commits: 0, sound: false, _lock: lock })
+        let checkpointer = Checkpointer::start(&path)?;
+        Ok(SqliteStore {
+            checkpointer,
+            db,
+            path,
+            commits: 0,
+            sound: false,
+            tasks: Known::default(),
+            made: Known::default(),
+            _lock: lock,
+        })
     }
 
     /// Let the database grow to so many bytes and no further, the log beside it left out; beyond them it is
@@ -77,6 +99,8 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn recover(&mut self) -> Result<Recovered, StoreError> {
         self.sound = false;
+        self.tasks.forget();
+        self.made.forget();
         let (recovered, commits) = self.read(|db| {
             if !db.is_autocommit() {
                 db.execute_batch("ROLLBACK")?;
@@ -111,6 +135,9 @@ impl Store for SqliteStore {
             db.prepare_cached("COMMIT")?.execute([])
         })?;
         self.commits = number;
+        if number.is_multiple_of(LOOK_COMMITS) {
+            self.checkpointer.look(&self.db, &self.path)?;
+        }
         Ok(())
     }
 
@@ -152,19 +179,40 @@ impl Store for SqliteStore {
     }
 
     fn task(&mut self, peer: PeerId, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
-        self.read(|db| rows::task(db, peer, id))
+        if let Some(seen) = self.tasks.get(&(peer, id)) {
+            return Ok(seen.row().cloned());
+        }
+        let found = self.read(|db| rows::task(db, peer, id))?;
+        let row = found.as_ref().map(|(_, row)| row.clone());
+        let seen = found.map_or(Seen::Absent, |(came, row)| Seen::Row(came, row));
+        self.tasks.learn((peer, id), seen, row.as_ref().map_or(0, long_of_task));
+        Ok(row)
     }
 
     fn put_task(&mut self, row: &TaskRow) -> Result<(), StoreError> {
-        self.write(|db| rows::put_task(db, row))
+        let key = (row.peer, row.id);
+        let kept = self.tasks.take(&key);
+        let came = self.write(|db| rows::put_task(db, row, kept.as_ref()))?;
+        self.tasks.learn(key, Seen::Row(came, row.clone()), long_of_task(row));
+        Ok(())
     }
 
     fn made(&mut self, wire: WireId) -> Result<Option<MadeRow>, StoreError> {
-        self.read(|db| rows::made(db, wire))
+        if let Some(seen) = self.made.get(&wire) {
+            return Ok(seen.row().cloned());
+        }
+        let found = self.read(|db| rows::made(db, wire))?;
+        let row = found.as_ref().map(|(_, row)| row.clone());
+        let seen = found.map_or(Seen::Absent, |(number, row)| Seen::Row(number, row));
+        self.made.learn(wire, seen, row.as_ref().map_or(0, long_of_made));
+        Ok(row)
     }
 
     fn put_made(&mut self, row: &MadeRow) -> Result<(), StoreError> {
-        self.write(|db| rows::put_made(db, row))
+        let kept = self.made.take(&row.wire);
+        let number = self.write(|db| rows::put_made(db, row, kept.as_ref()))?;
+        self.made.learn(row.wire, Seen::Row(number, row.clone()), long_of_made(row));
+        Ok(())
     }
 
     fn put_push(&mut self, row: &PushRow) -> Result<(), StoreError> {
@@ -194,7 +242,8 @@ impl Store for SqliteStore {
 
 impl Reader for SqliteReader {
     fn task(&mut self, peer: PeerId, id: TaskId) -> Result<Option<TaskRow>, StoreError> {
-        rows::task(&self.db, peer, id).map_err(|e| fault(&self.path, e))
+        let found = rows::task(&self.db, peer, id).map_err(|e| fault(&self.path, e))?;
+        Ok(found.map(|(_, row)| row))
     }
 
     fn tasks(&mut self, peer: PeerId, filter: &Filter) -> Result<(Vec<TaskRow>, u64), StoreError> {
@@ -225,6 +274,17 @@ impl SqliteReader {
         Ok(SqliteReader { db: file::open_to_read(&path)?, path })
     }
 
+    /// The snapshots that are kept, each with the number of the commit with which it was.
+    pub fn snapshots(&mut self) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let read = || {
+            self.db
+                .prepare("SELECT commits, state FROM snapshot ORDER BY commits")?
+                .query_map([], |row| Ok((row.get(0).map(i64::cast_unsigned)?, row.get(1)?)))?
+                .collect::<Sql<_>>()
+        };
+        read().map_err(|e| fault(&self.path, e))
+    }
+
     /// As [`Store::ledger`].
     pub fn ledger(
         &mut self,
@@ -233,6 +293,16 @@ impl SqliteReader {
     ) -> Result<(), StoreError> {
         walk(&self.db, &self.path, after, each)
     }
+}
+
+/// What of a row may be long, in bytes.
+fn long_of_task(row: &TaskRow) -> usize {
+    row.stay.as_ref().map_or(0, |stay| stay.len())
+        + row.result.as_ref().map_or(0, |result| result.payload.len())
+}
+
+fn long_of_made(row: &MadeRow) -> usize {
+    row.artifact.as_ref().map_or(0, |artifact| artifact.payload.len())
 }
 
 fn walk(

@@ -37,6 +37,8 @@ impl SqliteStore {
             return Err(StoreError::Failed(format!("{}: not committed yet", self.path.display())));
         }
         let archived = self.archive()?;
+        self.tasks.forget();
+        self.made.forget();
         let forgot = self.write(|db| {
             let forgot = forget(db, forget_before_ms)?;
             db.execute_batch("COMMIT").map(|()| forgot)

@@ -19,10 +19,10 @@ const APPLICATION: i32 = 0x726c_766f;
 /// The format of the tables.
 pub(super) const VERSION: i32 = 1;
 
-/// Pages of the log of what was committed that make SQLite carry it over into the database, within a commit: 16 MiB.
-/// With SQLite's own 1,000 pages, one commit in a hundred takes more than twice as long; with more than this, each of the
-/// rare long ones takes longer still, and so does opening after a crash.
-const CHECKPOINT_PAGES: u32 = 4096;
+/// Pages of the log that make SQLite carry what is left of them over into the database, within a commit: 32 MiB. It is
+/// done beside the commits before ([`super::checkpoint`]); this lets the log begin anew, which it does where all of it is
+/// carried over.
+const CHECKPOINT_PAGES: u32 = 8192;
 /// Memory for pages that were read or are being written, in KiB.
 const CACHE_KIB: i32 = 64 * 1024;
 /// How often a locked folder is tried again, 25 ms later: a program that a killed node was just starting holds the lock
@@ -84,6 +84,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     };
     set().map_err(|e| fault(path, e))?;
     Ok(db)
+}
+
+/// Another connection that writes, to a database that is there.
+pub(super) fn open_beside(path: &Path) -> Result<Connection, StoreError> {
+    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// A connection that only reads.

@@ -7,6 +7,7 @@ use relevo::artifact::Artifact;
 use relevo_core::ids::AgentId;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 
+use super::known::Seen;
 use crate::{
     ids::{PeerId, TaskId, WireId},
     store::{Closing, Filter, MadeRow, MadeState, PushRow, TaskRow, TaskState},
@@ -16,20 +17,23 @@ const TASK_STATES: [TaskState; 5] =
     [TaskState::Working, TaskState::Completed, TaskState::Failed, TaskState::Canceled, TaskState::Rejected];
 const MADE_STATES: [MadeState; 3] = [MadeState::Sending, MadeState::Taken, MadeState::Ended];
 
+// A statement with an outer join would be compiled anew each time that it is taken from the cache.
 macro_rules! select_task {
     ($rest:literal) => {
         concat!(
-            "SELECT peer, id, message, digest, context, agent, passes_value, received_ms, deadline_ms, task.state,
-                changed_ms, value, why, closing, outcome, stay.state, facts, payload
-            FROM task LEFT JOIN stay ON stay.task = came LEFT JOIN result ON result.task = came
-            WHERE peer = ?1 AND ",
+            "SELECT peer, id, message, digest, context, agent, passes_value, received_ms, deadline_ms, state, changed_ms,
+                value, why, closing, outcome, (SELECT state FROM stay WHERE task = came),
+                (SELECT facts FROM result WHERE task = came), (SELECT payload FROM result WHERE task = came), came
+            FROM task WHERE peer = ?1 AND ",
             $rest
         )
     };
 }
 
-pub(super) fn task(db: &Connection, peer: PeerId, id: TaskId) -> Result<Option<TaskRow>> {
-    db.prepare_cached(select_task!("id = ?2"))?.query_row(params![peer.0, id.bytes()], read_task).optional()
+pub(super) fn task(db: &Connection, peer: PeerId, id: TaskId) -> Result<Option<(i64, TaskRow)>> {
+    db.prepare_cached(select_task!("id = ?2"))?
+        .query_row(params![peer.0, id.bytes()], |row| Ok((row.get(18)?, read_task(row)?)))
+        .optional()
 }
 
 pub(super) fn tasks(db: &Connection, peer: PeerId, filter: &Filter) -> Result<(Vec<TaskRow>, u64)> {
@@ -40,7 +44,7 @@ pub(super) fn tasks(db: &Connection, peer: PeerId, filter: &Filter) -> Result<(V
     let (before_ms, before) = filter.after.map_or((i64::MAX, [0xff; 16]), |(ms, id)| (time(ms), id.bytes()));
     let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
     let mut page = state.prepare_cached(select_task!(
-        "changed_ms >= ?2 AND (?3 IS NULL OR context = ?3) AND (?4 IS NULL OR task.state = ?4)
+        "changed_ms >= ?2 AND (?3 IS NULL OR context = ?3) AND (?4 IS NULL OR state = ?4)
             AND (changed_ms, id) < (?5, ?6) ORDER BY changed_ms DESC, id DESC LIMIT ?7"
     ))?;
     let rows = page
@@ -56,91 +60,116 @@ pub(super) fn tasks(db: &Connection, peer: PeerId, filter: &Filter) -> Result<(V
     Ok((rows, count))
 }
 
-pub(super) fn put_task(db: &Connection, row: &TaskRow) -> Result<()> {
-    // The condition holds the id of a task to its message.
-    let came: i64 = db
-        .prepare_cached(
-            "INSERT INTO task (peer, id, message, digest, context, agent, passes_value, received_ms, deadline_ms, state,
-                changed_ms, value, why, closing, outcome, open)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-            ON CONFLICT (peer, id) DO UPDATE SET digest = ?4, context = ?5, agent = ?6, passes_value = ?7,
-                received_ms = ?8, deadline_ms = ?9, state = ?10, changed_ms = ?11, value = ?12, why = ?13, closing = ?14,
-                outcome = ?15, open = ?16
-            WHERE message = ?3
-            RETURNING came",
-        )?
-        .query_row(
-            params![
-                row.peer.0,
-                row.id.bytes(),
-                row.message,
-                row.digest,
-                row.context,
-                row.agent.0,
-                row.passes_value,
-                time(row.received_ms),
-                time(row.deadline_ms),
+/// Keep a task, instead of what is kept of it, if that is known; what the row is numbered.
+pub(super) fn put_task(db: &Connection, row: &TaskRow, kept: Option<&Seen<TaskRow>>) -> Result<i64> {
+    let (came, old) = match kept {
+        Some(Seen::Row(came, old)) if comes_alike(old, row) => {
+            if (old.changed_ms, old.is_open()) != (row.changed_ms, row.is_open()) {
+                db.prepare_cached("UPDATE task SET changed_ms = ?2, open = ?3 WHERE came = ?1")?
+                    .execute(params![came, time(row.changed_ms), row.is_open()])?;
+            }
+            db.prepare_cached(
+                "UPDATE task SET state = ?2, value = ?3, why = ?4, closing = ?5, outcome = ?6 WHERE came = ?1",
+            )?
+            .execute(params![
+                came,
                 row.state as i64,
-                time(row.changed_ms),
                 row.value.map(bits),
                 row.why,
                 row.closing.map(closing),
                 row.outcome.map(bits),
-                row.is_open(),
-            ],
-            |row| row.get(0),
-        )?;
-    match &row.stay {
-        Some(stay) => db
-            .prepare_cached(
-                "INSERT INTO stay VALUES (?1, ?2)
-                ON CONFLICT DO UPDATE SET state = ?2 WHERE state IS NOT ?2",
-            )?
-            .execute(params![came, stay])?,
-        None => db.prepare_cached("DELETE FROM stay WHERE task = ?1")?.execute([came])?,
+            ])?;
+            (*came, Some((&old.stay, &old.result)))
+        }
+        _ => (insert_task(db, row)?, matches!(kept, Some(Seen::Absent)).then_some((&None, &None))),
     };
-    match &row.result {
-        Some(result) => db
-            .prepare_cached(
-                "INSERT INTO result VALUES (?1, ?2, ?3)
-                ON CONFLICT DO UPDATE SET facts = ?2, payload = ?3 WHERE facts IS NOT ?2 OR payload IS NOT ?3",
-            )?
-            .execute(params![came, facts(result), &result.payload[..]])?,
-        None => db.prepare_cached("DELETE FROM result WHERE task = ?1")?.execute([came])?,
-    };
-    Ok(())
+    if old.is_none_or(|(stay, _)| *stay != row.stay) {
+        match &row.stay {
+            Some(stay) => db
+                .prepare_cached("INSERT INTO stay VALUES (?1, ?2) ON CONFLICT DO UPDATE SET state = ?2")?
+                .execute(params![came, stay])?,
+            None => db.prepare_cached("DELETE FROM stay WHERE task = ?1")?.execute([came])?,
+        };
+    }
+    if old.is_none_or(|(_, result)| *result != row.result) {
+        match &row.result {
+            Some(result) => db
+                .prepare_cached(
+                    "INSERT INTO result VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET facts = ?2, payload = ?3",
+                )?
+                .execute(params![came, facts(result), &result.payload[..]])?,
+            None => db.prepare_cached("DELETE FROM result WHERE task = ?1")?.execute([came])?,
+        };
+    }
+    Ok(came)
 }
 
-pub(super) fn made(db: &Connection, wire: WireId) -> Result<Option<MadeRow>> {
+/// Whether two rows agree in what a task comes with.
+fn comes_alike(old: &TaskRow, new: &TaskRow) -> bool {
+    let came = |row: &TaskRow| (row.digest, row.agent, row.passes_value, row.received_ms, row.deadline_ms);
+    came(old) == came(new) && old.message == new.message && old.context == new.context
+}
+
+fn insert_task(db: &Connection, row: &TaskRow) -> Result<i64> {
+    // The condition holds the id of a task to its message.
     db.prepare_cached(
-        "SELECT wire, peer, agent, task_peer, task, handoff, deadline_ms, state, facts, payload, remote, value, settled,
-            outcome, telling, cancels, passes_value
-        FROM made LEFT JOIN artifact ON artifact.made = number WHERE wire = ?1",
+        "INSERT INTO task (peer, id, message, digest, context, agent, passes_value, received_ms, deadline_ms, state,
+            changed_ms, value, why, closing, outcome, open)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+        ON CONFLICT (peer, id) DO UPDATE SET digest = ?4, context = ?5, agent = ?6, passes_value = ?7,
+            received_ms = ?8, deadline_ms = ?9, state = ?10, changed_ms = ?11, value = ?12, why = ?13, closing = ?14,
+            outcome = ?15, open = ?16
+        WHERE message = ?3
+        RETURNING came",
     )?
-    .query_row([wire.bytes()], read_made)
+    .query_row(
+        params![
+            row.peer.0,
+            row.id.bytes(),
+            row.message,
+            row.digest,
+            row.context,
+            row.agent.0,
+            row.passes_value,
+            time(row.received_ms),
+            time(row.deadline_ms),
+            row.state as i64,
+            time(row.changed_ms),
+            row.value.map(bits),
+            row.why,
+            row.closing.map(closing),
+            row.outcome.map(bits),
+            row.is_open(),
+        ],
+        |row| row.get(0),
+    )
+}
+
+pub(super) fn made(db: &Connection, wire: WireId) -> Result<Option<(i64, MadeRow)>> {
+    db.prepare_cached(
+        "SELECT wire, peer, agent, task_peer, task, handoff, deadline_ms, state,
+            (SELECT facts FROM artifact WHERE made = number), (SELECT payload FROM artifact WHERE made = number), remote,
+            value, settled, outcome, telling, cancels, passes_value, number
+        FROM made WHERE wire = ?1",
+    )?
+    .query_row([wire.bytes()], |row| Ok((row.get(17)?, read_made(row)?)))
     .optional()
 }
 
-pub(super) fn put_made(db: &Connection, row: &MadeRow) -> Result<()> {
-    let number: i64 = db
-        .prepare_cached(
-            "INSERT INTO made (wire, peer, agent, task_peer, task, handoff, deadline_ms, state, remote, value, settled,
-                outcome, telling, cancels, passes_value, open)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
-            ON CONFLICT (wire) DO UPDATE SET peer = ?2, agent = ?3, task_peer = ?4, task = ?5, handoff = ?6,
-                deadline_ms = ?7, state = ?8, remote = ?9, value = ?10, settled = ?11, outcome = ?12, telling = ?13,
-                cancels = ?14, passes_value = ?15, open = ?16
-            RETURNING number",
-        )?
-        .query_row(
-            params![
-                row.wire.bytes(),
-                row.peer.0,
-                row.agent.0,
-                row.task.0.0,
-                row.task.1.bytes(),
-                cbor(row.handoff),
-                time(row.deadline_ms),
+/// Keep a handoff, instead of what is kept of it, if that is known; what the row is numbered.
+pub(super) fn put_made(db: &Connection, row: &MadeRow, kept: Option<&Seen<MadeRow>>) -> Result<i64> {
+    let (number, old) = match kept {
+        Some(Seen::Row(number, old)) if is_made_alike(old, row) => {
+            if old.is_open() != row.is_open() {
+                db.prepare_cached("UPDATE made SET open = ?2 WHERE number = ?1")?
+                    .execute(params![number, row.is_open()])?;
+            }
+            db.prepare_cached(
+                "UPDATE made SET state = ?2, remote = ?3, value = ?4, settled = ?5, outcome = ?6, telling = ?7,
+                    cancels = ?8, passes_value = ?9 WHERE number = ?1",
+            )?
+            .execute(params![
+                number,
                 row.state as i64,
                 row.remote,
                 row.value.map(bits),
@@ -149,20 +178,61 @@ pub(super) fn put_made(db: &Connection, row: &MadeRow) -> Result<()> {
                 row.telling.map(|wire| wire.bytes()),
                 row.cancels,
                 row.passes_value,
-                row.is_open(),
-            ],
-            |row| row.get(0),
-        )?;
-    match &row.artifact {
-        Some(artifact) => db
-            .prepare_cached(
-                "INSERT INTO artifact VALUES (?1, ?2, ?3)
-                ON CONFLICT DO UPDATE SET facts = ?2, payload = ?3 WHERE facts IS NOT ?2 OR payload IS NOT ?3",
-            )?
-            .execute(params![number, facts(artifact), &artifact.payload[..]])?,
-        None => db.prepare_cached("DELETE FROM artifact WHERE made = ?1")?.execute([number])?,
+            ])?;
+            (*number, Some(&old.artifact))
+        }
+        _ => (insert_made(db, row)?, matches!(kept, Some(Seen::Absent)).then_some(&None)),
     };
-    Ok(())
+    if old.is_none_or(|artifact| *artifact != row.artifact) {
+        match &row.artifact {
+            Some(artifact) => db
+                .prepare_cached(
+                    "INSERT INTO artifact VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET facts = ?2, payload = ?3",
+                )?
+                .execute(params![number, facts(artifact), &artifact.payload[..]])?,
+            None => db.prepare_cached("DELETE FROM artifact WHERE made = ?1")?.execute([number])?,
+        };
+    }
+    Ok(number)
+}
+
+/// Whether two rows agree in what a handoff is made with.
+fn is_made_alike(old: &MadeRow, new: &MadeRow) -> bool {
+    let made = |row: &MadeRow| (row.peer, row.agent, row.task, row.handoff, row.deadline_ms);
+    made(old) == made(new)
+}
+
+fn insert_made(db: &Connection, row: &MadeRow) -> Result<i64> {
+    db.prepare_cached(
+        "INSERT INTO made (wire, peer, agent, task_peer, task, handoff, deadline_ms, state, remote, value, settled,
+            outcome, telling, cancels, passes_value, open)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+        ON CONFLICT (wire) DO UPDATE SET peer = ?2, agent = ?3, task_peer = ?4, task = ?5, handoff = ?6,
+            deadline_ms = ?7, state = ?8, remote = ?9, value = ?10, settled = ?11, outcome = ?12, telling = ?13,
+            cancels = ?14, passes_value = ?15, open = ?16
+        RETURNING number",
+    )?
+    .query_row(
+        params![
+            row.wire.bytes(),
+            row.peer.0,
+            row.agent.0,
+            row.task.0.0,
+            row.task.1.bytes(),
+            cbor(row.handoff),
+            time(row.deadline_ms),
+            row.state as i64,
+            row.remote,
+            row.value.map(bits),
+            row.settled,
+            row.outcome.map(bits),
+            row.telling.map(|wire| wire.bytes()),
+            row.cancels,
+            row.passes_value,
+            row.is_open(),
+        ],
+        |row| row.get(0),
+    )
 }
 
 pub(super) fn pushes(db: &Connection, peer: PeerId, task: TaskId) -> Result<Vec<PushRow>> {
