@@ -219,6 +219,33 @@ fn a_place_is_taken_by_one() {
 }
 
 #[test]
+fn a_snapshot_is_what_the_ledger_leads_to() {
+    let orgs = Orgs::new("[ledger]\nsnapshot_entries = 10\n");
+    let team = orgs.place.read("orgb/team.toml");
+    orgs.place.write("orgb/team.toml", &team.replace("\"unbase64\", \"gunzip@orgc\"]", "]"));
+    orgs.tasks(1);
+    let node = orgs.start("orgb");
+    for _ in 0..8 {
+        assert_eq!(orgs.place.relevo("handoff orgb/node.toml --input files/0").code, Some(0));
+    }
+    assert_eq!(node.stop().code(), Some(0));
+    orgs.place.data("ledger verify orgb/node.toml");
+
+    // The newer of the two snapshots becomes the older one.
+    let db = rusqlite::Connection::open(orgs.state("orgb").join("node.db")).unwrap();
+    let altered = db.execute(
+        "UPDATE snapshot SET state = (SELECT state FROM snapshot ORDER BY commits LIMIT 1)
+        WHERE commits = (SELECT max(commits) FROM snapshot)",
+        [],
+    );
+    assert_eq!(altered.unwrap(), 1);
+    drop(db);
+    for command in ["serve orgb/node.toml", "ledger verify orgb/node.toml"] {
+        assert_holds(&orgs.place.error(command), &["orgb/node.toml", "snapshot", "altered"]);
+    }
+}
+
+#[test]
 fn ctrl_c_ends_what_waits() {
     let orgs = Orgs::new("");
     let nodes = orgs.start_all();

@@ -44,7 +44,7 @@ pub struct Verified {
     pub agents: Vec<(String, Counters)>,
 }
 
-/// Walk through the whole ledger of a node, whether it runs or not.
+/// Walk through the whole ledger of a node, whether it runs or not, and compare the snapshots with what it leads to.
 pub fn verify(spec: &NodeSpec, team: TeamSpec) -> Result<Verified, VerifyError> {
     let mut ledger = SqliteReader::open(&spec.state_folder())?;
     let folder = spec.team_file().parent().map(|folder| folder.to_owned()).unwrap_or_default();
@@ -53,10 +53,16 @@ pub fn verify(spec: &NodeSpec, team: TeamSpec) -> Result<Verified, VerifyError> 
     let stage = Stage::for_node(team, &folder, names)?;
     let mut crew = Crew::new(&stage, machine.seed, machine.horizon)?;
     let mut fold = Fold::new(&stage, &machine);
+    let snapshots = ledger.snapshots()?;
     let (mut commits, mut failure) = (0, None);
     let walked = ledger.whole_ledger(&mut |bytes| {
         commits += 1;
-        fold.take(&mut crew, bytes).map_err(|e| {
+        let kept = snapshots.iter().find(|(with, _)| *with == commits);
+        let taken = fold.take(&mut crew, bytes).and_then(|()| match kept {
+            Some((_, snapshot)) => fold.matches(&crew, snapshot),
+            None => Ok(()),
+        });
+        taken.map_err(|e| {
             let message = e.to_string();
             failure = Some(e);
             StoreError::Damaged(message)

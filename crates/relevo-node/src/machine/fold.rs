@@ -7,16 +7,20 @@ use relevo_core::{
     replay::Replay,
 };
 
-use super::{MachineError, MachineSpec};
+use super::{
+    MachineError, MachineSpec,
+    snapshot::{Snapshot, State, same},
+};
 
 /// What to do about a changed team.
 const CONFIG_CHANGED: &str = "the state belongs to another team file, seed or version: serve that one, or begin anew with \
                               another `state` folder";
 
 /// Goes through a ledger, commit by commit: verifies every seal, and tells agents what they were told, who must do again
-/// what they did.
+/// what they did and be, at every snapshot, what was kept of them.
 pub struct Fold<'s> {
     stage: &'s Stage,
+    spec: &'s MachineSpec,
     config: [u8; 32],
     decoder: EntryDecoder,
     replays: Vec<Replay>,
@@ -24,9 +28,9 @@ pub struct Fold<'s> {
 
 impl<'s> Fold<'s> {
     /// From the beginning.
-    pub fn new(stage: &'s Stage, spec: &MachineSpec) -> Self {
+    pub fn new(stage: &'s Stage, spec: &'s MachineSpec) -> Self {
         let replays = stage.team().local().map(|_| Replay::default()).collect();
-        Fold { stage, config: config(stage, spec), decoder: EntryDecoder::default(), replays }
+        Fold { stage, spec, config: config(stage, spec), decoder: EntryDecoder::default(), replays }
     }
 
     /// From behind the seal of this head, the last of so many entries.
@@ -46,6 +50,9 @@ impl<'s> Fold<'s> {
                 Record::Opened { config, .. } if *config != self.config => {
                     return Err(MachineError::Unfit(CONFIG_CHANGED.to_owned()));
                 }
+                Record::Snapshotted { digest, .. } => {
+                    same(digest, &State::of(crew, self.stage, self.spec)?.digest())?;
+                }
                 Record::Named { signature, name } => drop(crew.names.insert(*signature, name.clone())),
                 _ => {}
             }
@@ -62,12 +69,18 @@ impl<'s> Fold<'s> {
         }
     }
 
+    /// Refuse a stored snapshot that is not what the ledger leads to here.
+    pub fn matches(&self, crew: &Crew, snapshot: &[u8]) -> Result<(), MachineError> {
+        let here = State::of(crew, self.stage, self.spec)?;
+        Snapshot::read(snapshot)?.is_at(&here, self.head(), self.entries())
+    }
+
     /// How many entries there were.
     pub fn entries(&self) -> u64 {
         self.decoder.entries()
     }
 
-    /// The head of the chain over them.
+    /// The head of the chain over them, as a seal behind them would tell it.
     pub fn head(&self) -> [u8; 32] {
         self.decoder.chain().clone().seal()
     }

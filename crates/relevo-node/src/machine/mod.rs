@@ -13,6 +13,7 @@ mod input;
 mod made;
 mod outcome;
 mod recover;
+mod snapshot;
 mod spec;
 mod stay;
 
@@ -45,6 +46,9 @@ use crate::{
 };
 use made::Flight;
 use stay::Stay;
+
+/// A clock that goes back by more than this was set back.
+const SET_BACK_MS: u64 = 1_000;
 
 /// Why a machine cannot go on. What is not committed counts for nothing.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,8 @@ pub struct Machine<'s> {
     /// How often in a row a handoff could not be carried, where it could not.
     failed: BTreeMap<WireId, u32>,
     due: BTreeSet<(u64, Due)>,
+    /// The time at which something happened last.
+    latest_ms: u64,
     /// What the agents of others declare, as far as it has been asked for.
     terms: BTreeMap<AgentId, Option<Terms>>,
     peers: Vec<Peer>,
@@ -158,6 +164,7 @@ impl<'s> Machine<'s> {
         ids: &mut dyn Ids,
         acts: &mut Vec<Act<'s>>,
     ) -> Result<(), MachineError> {
+        self.set_back(now_ms);
         let mut turn = Turn { now_ms, ids, acts };
         match input {
             Input::Asked { ticket, peer, request } => self.asked(&mut turn, ticket, peer, request),
@@ -278,6 +285,16 @@ impl<'s> Machine<'s> {
         self.store.put_push(row)?;
         self.ledger.is_dirty = true;
         Ok(Ok(Answer::Noted))
+    }
+
+    /// Where the clock was set back, what was to be carried soon would wait until it is again as late as it was.
+    fn set_back(&mut self, now_ms: u64) {
+        let latest_ms = std::mem::replace(&mut self.latest_ms, now_ms);
+        if now_ms.saturating_add(SET_BACK_MS) < latest_ms {
+            let carried = self.due.extract_if(.., |(_, due)| matches!(due, Due::Carry(_)));
+            let now: Vec<_> = carried.map(|(_, due)| (now_ms, due)).collect();
+            self.due.extend(now);
+        }
     }
 
     /// Do what is due.

@@ -1,20 +1,20 @@
 //! A machine, made of what a store holds: at the first start, at any other, and after a crash.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
-use minicbor::{Decode, Encode};
 use relevo::{
     episode::{Crew, Episode},
     stage::Stage,
 };
 use relevo_core::{
     ids::AgentId,
-    observation::Signature,
-    protocol::Participant,
     record::{FORMAT, Record},
 };
 
-use super::{Due, Fold, LedgerEnd, Machine, MachineError, MachineSpec, Peer, PeerSpec, Stay, Turn, fold};
+use super::{
+    Due, Fold, LedgerEnd, Machine, MachineError, MachineSpec, Peer, PeerSpec, Stay, Turn, fold,
+    snapshot::{self, Snapshot},
+};
 use crate::{
     ids::{PeerId, TaskId},
     machine::{Act, Counters, Ids},
@@ -42,27 +42,6 @@ impl From<Unrecovered> for MachineError {
         unrecovered.error
     }
 }
-
-/// A machine at one moment, apart from what the store's rows say.
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct Snapshot {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    config: [u8; 32],
-    /// The head of the chain over all entries so far.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    head: [u8; 32],
-    #[n(2)]
-    entries: u64,
-    #[n(3)]
-    names: BTreeMap<Signature, String>,
-    #[n(4)]
-    participants: Vec<Saved>,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(transparent)]
-struct Saved(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>);
 
 /// The names of all peers that a store knows, by their numbers, with those of `spec` added; the first is the operator.
 /// A stage is made with them.
@@ -112,8 +91,21 @@ impl<'s> Machine<'s> {
             LedgerEnd { chain: Default::default(), fresh: vec![], entries: 0, snapshot: 0, is_dirty: false };
         let peers = known.collect();
         let (stays, flying, failed, due, terms, open) = Default::default();
-        let mut machine =
-            Machine { stage, spec, store, crew, stays, flying, failed, due, terms, peers, ledger, open };
+        let mut machine = Machine {
+            stage,
+            spec,
+            store,
+            crew,
+            stays,
+            flying,
+            failed,
+            due,
+            latest_ms: now_ms,
+            terms,
+            peers,
+            ledger,
+            open,
+        };
         match machine.go_on_from(recovered, Turn { now_ms, ids, acts }) {
             Ok(()) => Ok(machine),
             Err(error) => Err(Unrecovered { error, store: machine.store }),
@@ -132,21 +124,23 @@ impl<'s> Machine<'s> {
     /// The agents as the ledger leads to them.
     fn fold(&mut self, snapshot: Option<(u64, Vec<u8>)>) -> Result<(), MachineError> {
         let (mut fold, mut after) = (Fold::new(self.stage, &self.spec), 0);
+        // The commit with which the snapshot was kept tells what it is.
+        let mut kept_with = None;
         if let Some((commits, bytes)) = snapshot {
-            let unreadable = |e| MachineError::Unfit(format!("the snapshot cannot be read: {e}"));
-            let snapshot: Snapshot = minicbor::decode(&bytes).map_err(unreadable)?;
-            if snapshot.config != fold::config(self.stage, &self.spec) {
-                return Err(fold::changed());
-            }
-            after = commits;
+            let snapshot = Snapshot::read(&bytes)?;
+            snapshot.state.fill(&mut self.crew, self.stage, &self.spec)?;
             fold = fold.after(snapshot.head, snapshot.entries);
             self.ledger.snapshot = snapshot.entries;
-            self.crew.names = snapshot.names;
-            self.load(&snapshot.participants)?;
+            after = commits - 1;
+            kept_with = Some(snapshot.state.digest());
         }
         let (crew, mut failure) = (&mut self.crew, None);
         let walked = self.store.ledger(after, &mut |bytes| {
-            fold.take(crew, bytes).map_err(|e| {
+            let taken = match kept_with.take() {
+                Some(digest) => snapshot::tells(bytes, &digest),
+                None => fold.take(crew, bytes),
+            };
+            taken.map_err(|e| {
                 let message = e.to_string();
                 failure = Some(e);
                 StoreError::Damaged(message)
@@ -159,54 +153,6 @@ impl<'s> Machine<'s> {
             let opened = Record::Opened { format: FORMAT.into(), config, seed, episodes: u64::MAX };
             self.record(AgentId::ORIGIN, opened);
         }
-        Ok(())
-    }
-
-    fn load(&mut self, saved: &[Saved]) -> Result<(), MachineError> {
-        if saved.len() != self.crew.participants.len() {
-            return Err(unfit("the snapshot is of other agents"));
-        }
-        for (Saved(bytes), agent) in saved.iter().zip((0..).map(AgentId)) {
-            let i = agent.0 as usize;
-            let (participant, rng) = (&mut self.crew.participants[i], &mut self.crew.rngs[i]);
-            let fail = |source| MachineError::Snapshot {
-                agent: self.stage.participant_name(agent).to_owned(),
-                source,
-            };
-            (*participant, *rng) = Participant::load(participant.spec().clone(), bytes).map_err(fail)?;
-        }
-        Ok(())
-    }
-
-    /// Keep the agents as they are now, with the next commit.
-    pub(super) fn snapshot(&mut self) -> Result<(), MachineError> {
-        let mut participants = vec![];
-        let crew = self.crew.participants.iter().zip(&self.crew.rngs);
-        for ((participant, rng), agent) in crew.zip((0..).map(AgentId)) {
-            let saved = participant.save(rng).map_err(|source| MachineError::Snapshot {
-                agent: self.stage.participant_name(agent).to_owned(),
-                source,
-            })?;
-            participants.push(Saved(saved));
-        }
-        // The seal of the commit comes behind the record of the snapshot, so that a snapshot begins where a link does.
-        let names = self.crew.names.clone();
-        let state = Snapshot {
-            config: fold::config(self.stage, &self.spec),
-            head: [0; 32],
-            entries: 0,
-            names,
-            participants,
-        };
-        let digest =
-            *blake3::hash(&minicbor::to_vec(&state).expect("writing into memory cannot fail")).as_bytes();
-        let entries = self.ledger.entries;
-        self.record(AgentId::ORIGIN, Record::Snapshotted { entries, digest });
-        let head = self.ledger.chain.clone().seal();
-        let entries = self.ledger.entries + 1;
-        let state = Snapshot { head, entries, ..state };
-        self.store.snapshot(&minicbor::to_vec(&state).expect("writing into memory cannot fail"))?;
-        self.ledger.snapshot = entries;
         Ok(())
     }
 
