@@ -5,7 +5,7 @@ use relevo_core::Rng;
 use crate::store::memory::Fault;
 
 /// Kinds of faults, in the order of [`Faults::rates`].
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "crash",
     "torn-turn",
     "partition",
@@ -19,6 +19,7 @@ const KINDS: [&str; 13] = [
     "liar",
     "outcome",
     "cancel",
+    "failure",
 ];
 
 /// What goes wrong in a schedule.
@@ -49,7 +50,7 @@ pub(super) enum Kind {
     Full,
     /// A commit takes long, or an agent does.
     Slow,
-    /// The clock of a node is another after a restart.
+    /// The clock of a node is another, after a restart or while it runs.
     Clock,
     /// An answer says something else than it should.
     Liar,
@@ -57,6 +58,8 @@ pub(super) enum Kind {
     Outcome,
     /// The owner of a task calls it off.
     Cancel,
+    /// A call of an agent fails.
+    Failure,
 }
 
 impl Faults {
@@ -116,11 +119,11 @@ impl Faults {
         self.strikes(Kind::Store).then(|| faults[self.rng.below(3) as usize])
     }
 
-    /// By how much the clock of a node is off after a restart, in milliseconds.
+    /// By how much the clock of a node is off from now on, in milliseconds.
     pub(super) fn skew(&mut self) -> i64 {
         match self.strikes(Kind::Clock) {
             true => {
-                let most = [2_000, 60_000, 600_000][self.rng.below(3) as usize];
+                let most = [2_000, 60_000, 600_000, 3_600_000][self.rng.below(4) as usize];
                 i64::from(self.rng.below(2 * most + 1)) - i64::from(most)
             }
             false => 0,

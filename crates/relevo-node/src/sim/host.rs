@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -70,6 +70,8 @@ pub(super) struct Host<'s> {
     /// How often it has crashed: what belongs to an earlier life is nobody's any more.
     pub(super) life: u32,
     pub(super) clock: Arc<AtomicU64>,
+    /// Whether calls of its agents fail.
+    pub(super) calls_fail: Arc<AtomicBool>,
     pub(super) skew: i64,
     pub(super) ids: SimIds,
     pub(super) inbox: Vec<Input>,

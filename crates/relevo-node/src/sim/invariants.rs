@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use relevo::{episode::Crew, stage::Stage};
 use relevo_core::{
-    ids::{ActionId, AgentId, EpisodeId, HandoffId},
+    ids::{AgentId, EpisodeId, HandoffId, OperationId},
     protocol::Handoff,
     record::{Entry, EntryDecoder, Record, Table, Way},
     replay::Replay,
@@ -30,7 +30,9 @@ struct Book {
     /// Who of its agents a task came to, in order.
     path: BTreeMap<EpisodeId, Vec<Handoff>>,
     /// Which operation was chosen, where there are several.
-    operations: BTreeMap<HandoffId, ActionId>,
+    operations: BTreeMap<HandoffId, OperationId>,
+    /// Where a call failed, and nothing was done to the task.
+    failed: BTreeSet<HandoffId>,
     /// Choices of successors, by the handoff that follows from them, with the one that led to them.
     decided: Vec<(HandoffId, HandoffId)>,
     settled: BTreeMap<(AgentId, HandoffId), usize>,
@@ -116,7 +118,10 @@ fn read(host: &Host<'_>) -> Result<Book, StoreError> {
                 book.path.entry(handoff.id.episode).or_default().push(handoff)
             }
             Record::Decided { handoff, table: Table::Operations, action, .. } => {
-                book.operations.insert(handoff, action);
+                book.operations.insert(handoff, OperationId(action.0));
+            }
+            Record::Performed { handoff, usage, .. } if usage.failures > 0 => {
+                book.failed.insert(handoff);
             }
             Record::Decided { handoff, table: Table::Successors, .. } => {
                 book.decided.extend(handoff.next(*agent).map(|made| (made, handoff)));
@@ -339,11 +344,11 @@ impl<'a> All<'a, '_, '_> {
     ) -> Option<relevo::artifact::Artifact> {
         loop {
             let (host, book) = (&self.schedule.hosts[at], &self.books[at]);
-            for handoff in book.path.get(&row.id.episode()).into_iter().flatten() {
-                let kind = *self.schedule.world.organisations[at].agents.get(handoff.to.0 as usize)?;
-                let chosen = book.operations.get(&handoff.id).map_or(0, |action| action.0);
-                let operation = host.stage.operation_name(handoff.to, relevo_core::ids::OperationId(chosen));
-                artifact = world::strip(kind, &operation, artifact);
+            let path = book.path.get(&row.id.episode()).into_iter().flatten();
+            for Handoff { id, to, .. } in path.filter(|handoff| !book.failed.contains(&handoff.id)) {
+                let kind = *self.schedule.world.organisations[at].agents.get(to.0 as usize)?;
+                let operation = book.operations.get(id).copied().unwrap_or(OperationId(0));
+                artifact = world::strip(kind, &host.stage.operation_name(*to, operation), artifact);
             }
             match book.went.get(&row.id.episode()).and_then(|wires| wires.first()) {
                 Some(wire) => (at, row) = self.there(at, wire)?,

@@ -14,7 +14,10 @@ mod world;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use relevo::stage::Stage;
@@ -99,6 +102,7 @@ struct Site {
     peers: Vec<String>,
     medium: Medium,
     clock: Arc<AtomicU64>,
+    calls_fail: Arc<AtomicBool>,
 }
 
 impl Site {
@@ -113,6 +117,7 @@ impl Site {
             machine: None,
             life: 0,
             clock: self.clock.clone(),
+            calls_fail: self.calls_fail.clone(),
             skew: 0,
             ids: SimIds(Rng::stream(seed, &format!("ids/{}", self.spec.name))),
             inbox: vec![],
@@ -160,8 +165,9 @@ fn set_up(
         let mut store = medium.open().map_err(|e| fail(&e))?;
         let peers = number_peers(&mut *store, &spec).map_err(|e| fail(&e))?;
         let clock = Arc::new(AtomicU64::new(BEGIN_MS));
-        let stage = world.stage(own, peers.clone(), clock.clone()).map_err(|e| fail(&e))?;
-        sites.push(Site { spec, stage, peers, medium, clock });
+        let calls_fail = Arc::new(AtomicBool::new(false));
+        let stage = world.stage(own, peers.clone(), clock.clone(), &calls_fail).map_err(|e| fail(&e))?;
+        sites.push(Site { spec, stage, peers, medium, clock, calls_fail });
     }
     Ok(sites)
 }

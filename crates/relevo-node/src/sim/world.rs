@@ -6,13 +6,13 @@ use std::{
     fmt::Write,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use async_trait::async_trait;
 use relevo::{
-    agent::{Agent, OperationCall, Outcome},
+    agent::{Agent, Failure, OperationCall, Outcome},
     artifact::{Artifact, Facts, Scalar},
     episode::Crew,
     reward::Usual,
@@ -90,17 +90,20 @@ impl World {
         })
     }
 
-    /// The stage of an organisation that knows these peers, by a clock that is set from outside.
+    /// The stage of an organisation that knows these peers; its clock, and whether calls fail, are set from outside.
     pub(super) fn stage(
         &self,
         own: usize,
         peers: Vec<String>,
         clock: Arc<AtomicU64>,
+        calls_fail: &Arc<AtomicBool>,
     ) -> Result<Stage, TaskError> {
         let text = self.team_file(own);
         let team = TeamSpec::parse(&text).map_err(|(_, message)| TaskError(message))?;
         let agents = self.organisations[own].agents.iter();
-        let agents = agents.map(|kind| Arc::new(Stripper { kind: *kind }) as Arc<dyn Agent>).collect();
+        let agents = agents
+            .map(|kind| Arc::new(Stripper { kind: *kind, fails: calls_fail.clone() }) as Arc<dyn Agent>);
+        let agents = agents.collect();
         let stage = Stage::for_node(team, std::path::Path::new("."), peers)?;
         Ok(stage.acted_by(agents).with_clock(Arc::new(move || clock.load(Ordering::Relaxed))))
     }
@@ -259,11 +262,15 @@ pub(super) fn strip(kind: u8, operation: &str, given: Artifact) -> Artifact {
 
 struct Stripper {
     kind: u8,
+    fails: Arc<AtomicBool>,
 }
 
 #[async_trait]
 impl Agent for Stripper {
     async fn perform(&self, call: &OperationCall<'_>, artifact: Artifact) -> Outcome {
+        if self.fails.load(Ordering::Relaxed) {
+            return Outcome::failed(artifact, Failure::Unavailable("simulated".to_owned()));
+        }
         Outcome::done(strip(self.kind, call.operation, artifact))
     }
 }
