@@ -21,7 +21,7 @@ use crate::cmd::{Fault, print};
 /// Let several organisations hand work to each other in simulated time, with all that can go wrong
 ///
 /// Each seed is a schedule: nodes crash between any two steps, messages are lost, doubled, late or lies, disks fail or are
-/// full, clocks jump. Afterwards nothing acknowledged may be lost, nothing done twice, and everything learned must follow from
+/// full, clocks jump, agents fail. Afterwards nothing acknowledged may be lost, nothing done twice, and everything learned must follow from
 /// the ledger. Ends with 1 where that does not hold, with one line for each seed to play again.
 #[derive(Args)]
 pub(crate) struct SimArguments {
@@ -34,9 +34,9 @@ pub(crate) struct SimArguments {
     /// These schedules, the last one left out
     #[arg(long, value_name = "A..B", value_parser = range, default_value = "0..100")]
     seeds: Range<u64>,
-    /// How many are played at a time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
-    jobs: u16,
+    /// How many are played at a time [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: Option<u16>,
     /// Where nodes keep what they keep; only memory fails, a file is as it is
     #[arg(long, value_enum, default_value_t = StoreName::Memory)]
     store: StoreName,
@@ -82,8 +82,10 @@ pub(crate) fn sim(arguments: &SimArguments) -> Result<ExitCode, Fault> {
             bar.inc(1);
         }
     };
+    let jobs =
+        arguments.jobs.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), usize::from);
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..arguments.jobs).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
         workers
             .into_iter()
             .try_for_each(|worker| worker.join().map_err(|_| "a schedule panicked".to_owned())?)
