@@ -176,9 +176,14 @@ pub(crate) fn peer(name: &str, url: &str, token: Option<&str>, more: &str) -> St
 
 /// A new id of a handoff.
 pub(crate) fn wire_id() -> WireId {
+    wire_id_of(0)
+}
+
+/// One that was made so long ago.
+pub(crate) fn wire_id_of(age_ms: u64) -> WireId {
     let mut random = [0; 10];
     getrandom::fill(&mut random).unwrap();
-    WireId::new(now_ms(), &random)
+    WireId::new(now_ms() - age_ms, &random)
 }
 
 fn now_ms() -> u64 {
