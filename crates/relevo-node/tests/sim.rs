@@ -1,6 +1,7 @@
 //! Schedules of many seeds, and faults on purpose that they must find.
 
 use std::{
+    fs,
     ops::Range,
     sync::{
         Mutex,
@@ -13,7 +14,7 @@ use relevo_node::sim::{Kept, Options, Run, Sabotage, run};
 use tempfile::TempDir;
 
 /// Play these, several at a time.
-fn play(seeds: Range<u64>, options: impl Fn() -> (Options, Option<TempDir>) + Sync) -> Vec<(u64, Run)> {
+fn play(seeds: Range<u64>, run: impl Fn(u64) -> Run + Sync) -> Vec<(u64, Run)> {
     let (next, runs) = (AtomicU64::new(seeds.start), Mutex::new(vec![]));
     let work = || {
         loop {
@@ -21,8 +22,7 @@ fn play(seeds: Range<u64>, options: impl Fn() -> (Options, Option<TempDir>) + Sy
             if seed >= seeds.end {
                 return;
             }
-            let (options, _folder) = options();
-            let run = run(seed, &options, None);
+            let run = run(seed);
             run.broken.iter().for_each(|broken| eprintln!("relevo sim --seed {seed}: {broken}"));
             runs.lock().unwrap().push((seed, run));
         }
@@ -50,16 +50,24 @@ fn nothing_is_lost_and_nothing_is_twice() {
     let given = std::env::var("RELEVO_SEEDS").ok();
     let given = given.as_ref().and_then(|seeds| seeds.split_once(".."));
     let given = given.and_then(|(a, b)| Some(a.parse().ok()?..b.parse().ok()?));
-    check(&play(given.unwrap_or(0..100), || (Options::default(), None)));
+    check(&play(given.unwrap_or(0..100), |seed| run(seed, &Options::default(), None)));
 }
 
 #[test]
 fn a_database_keeps_as_much() {
-    check(&play(0..6, || {
+    let archived = AtomicU64::new(0);
+    check(&play(0..6, |seed| {
         let folder = TempDir::new().unwrap();
         let kept = Kept::Sqlite(folder.path().to_owned());
-        (Options { kept, ..Options::default() }, Some(folder))
+        let run = run(seed, &Options { kept, ..Options::default() }, None);
+        let states = fs::read_dir(folder.path()).unwrap().map(|state| state.unwrap().path());
+        archived.fetch_add(
+            states.filter(|state| state.join("archive").exists()).count() as u64,
+            Ordering::Relaxed,
+        );
+        run
     }));
+    assert!(archived.into_inner() > 0, "nothing was put away");
 }
 
 #[test]

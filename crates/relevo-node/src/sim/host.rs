@@ -12,7 +12,10 @@ use std::{
 use relevo::stage::Stage;
 use relevo_core::Rng;
 
-use super::{network::Letter, sabotage::Saboteur};
+use super::{
+    network::{Letter, Shown},
+    sabotage::Saboteur,
+};
 use crate::{
     door::Ticket,
     ids::WireId,
@@ -20,7 +23,7 @@ use crate::{
     store::{
         Store, StoreError,
         memory::{Disk, Fault, MemoryStore},
-        sqlite::SqliteStore,
+        sqlite::{SqliteReader, SqliteStore},
     },
 };
 
@@ -40,6 +43,18 @@ impl Medium {
             Medium::Memory(disk) => Box::new(MemoryStore::open(disk)),
             Medium::Sqlite(folder) => Box::new(SqliteStore::open(folder)?),
         })
+    }
+
+    /// Read all that was ever committed, wherever it is kept now.
+    pub(super) fn whole_ledger(
+        &self,
+        store: &mut dyn Store,
+        each: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match self {
+            Medium::Memory(_) => store.ledger(0, each),
+            Medium::Sqlite(folder) => SqliteReader::open(folder)?.whole_ledger(each),
+        }
     }
 
     /// Only a simulated disk fails.
@@ -79,8 +94,11 @@ pub(super) struct Host<'s> {
     pub(super) turn_at: Option<u64>,
     pub(super) tickets: BTreeMap<Ticket, Waiting>,
     pub(super) next_ticket: Ticket,
+    pub(super) shown: Shown,
     /// Until when there is no room on its disk.
     pub(super) full_until: u64,
+    /// From when on its store becomes smaller.
+    pub(super) tidy_at: u64,
 }
 
 impl<'s> Host<'s> {

@@ -97,7 +97,7 @@ fn read(host: &Host<'_>) -> Result<Book, StoreError> {
     }
     let mut book = Book::default();
     let mut decoder = EntryDecoder::default();
-    store.ledger(0, &mut |mut bytes| {
+    host.medium.whole_ledger(&mut *store, &mut |mut bytes| {
         loop {
             let before = decoder.offset();
             let Some(entry) = decoder.decode(bytes).map_err(|e| damaged(e.to_string()))? else {

@@ -124,7 +124,9 @@ impl Site {
             turn_at: None,
             tickets: Default::default(),
             next_ticket: 0,
+            shown: Default::default(),
             full_until: 0,
+            tidy_at: 0,
         }
     }
 }

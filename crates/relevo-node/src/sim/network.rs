@@ -1,5 +1,7 @@
 //! What goes between organisations, as text: written and read by the codecs of [`crate::wire`], so that these are under test.
 
+use std::collections::BTreeMap;
+
 use a2a::{SendMessageRequest, SendMessageResponse, Task};
 use a2a_pb::protojson_conv::{ProtoJsonPayload, from_value, to_value};
 use serde_json::Value;
@@ -86,7 +88,7 @@ pub(super) fn write_answer(letter: &Letter, outcome: Option<WireId>, answer: Ans
         (Answer::Task(row), Letter::Send(_), _) => {
             Reply::Response(text(&SendMessageResponse::Task(wire::task(&row))))
         }
-        (Answer::Task(row), ..) => write_task(Some(*row)),
+        (Answer::Task(row), ..) => Reply::Task(write_task(&row)),
         (Answer::Noted, _, Some(handoff)) => {
             Reply::Response(text(&SendMessageResponse::Message(wire::noted(&handoff))))
         }
@@ -96,11 +98,27 @@ pub(super) fn write_answer(letter: &Letter, outcome: Option<WireId>, answer: Ans
 }
 
 /// Write how a task stands.
-pub(super) fn write_task(row: Option<TaskRow>) -> Reply {
-    match row {
-        // How a task stands is asked most: it goes without the detour by protobuf, which leads to the same.
-        Some(row) => Reply::Task(in_order(serde_json::to_value(wire::task(&row)).expect("a task is JSON"))),
-        None => Reply::Refused("not-found".to_owned()),
+fn write_task(row: &TaskRow) -> String {
+    // It is asked most: it goes without the detour by protobuf, which leads to the same.
+    in_order(serde_json::to_value(wire::task(row)).expect("a task is JSON"))
+}
+
+/// What was written of each task the last time: most looks find it as it was.
+#[derive(Default)]
+pub(super) struct Shown(BTreeMap<TaskId, (TaskRow, String)>);
+
+impl Shown {
+    pub(super) fn task(&mut self, row: Option<TaskRow>) -> Reply {
+        let Some(row) = row else { return Reply::Refused("not-found".to_owned()) };
+        let text = match self.0.get(&row.id) {
+            Some((shown, text)) if *shown == row => text.clone(),
+            _ => {
+                let text = write_task(&row);
+                self.0.insert(row.id, (row, text.clone()));
+                text
+            }
+        };
+        Reply::Task(text)
     }
 }
 

@@ -33,6 +33,8 @@ use crate::{
 const TASKS_APART_MS: u32 = 80;
 /// Between two looks at the weather, in milliseconds.
 const WEATHER_MS: u64 = 1_000;
+/// Between two times at which a node lets its store become smaller, in milliseconds.
+const TIDY_MS: u64 = 2_000;
 /// More than any schedule needs to come to rest, by task.
 const EVENTS_MAX: u64 = 20_000;
 
@@ -329,10 +331,15 @@ impl<'s, 't> Schedule<'s, 't> {
         self.perform(number, early);
         match decided {
             Ok(false) => return self.crash(number, "before a commit"),
-            Ok(true) => match machine.commit() {
-                Ok(()) => {}
-                Err(error) => return self.begin_again(number, error),
-            },
+            Ok(true) => {
+                let tidies = self.now >= self.hosts[number].tidy_at;
+                let kept = machine.commit().and_then(|()| if tidies { machine.tidy(time) } else { Ok(true) });
+                match kept {
+                    Ok(true) => {}
+                    Ok(false) => self.hosts[number].tidy_at = self.now + TIDY_MS,
+                    Err(error) => return self.begin_again(number, error),
+                }
+            }
             Err(error) => return self.begin_again(number, error),
         }
         let head = acts.len() as u64;

@@ -61,7 +61,8 @@ impl Schedule<'_, '_> {
             Ok(Asked::Look(task)) => {
                 let row = host.machine.as_ref().map(|machine| machine.store().reader());
                 let row = row.and_then(|reader| reader.ok()?.task(peer, task?).ok()?);
-                return self.answer(to, exchange, network::write_task(row));
+                let reply = host.shown.task(row);
+                return self.answer(to, exchange, reply);
             }
             Ok(Asked::Request(request)) => request,
             Err(error) => {
