@@ -53,13 +53,7 @@ impl Operator {
             authority: None,
             certificate: None,
         };
-        let limits = ClientLimits {
-            wire: spec.wire_limits(),
-            reply_bytes_max: spec.limits.body_bytes_max,
-            connect_ms_max: 5_000,
-            reply_ms_max: 30_000,
-            carried_max: 256,
-        };
+        let limits = ClientLimits::new(spec.wire_limits(), spec.limits.body_bytes_max);
         let peers = BTreeMap::from([(PeerId::OPERATOR, address)]);
         let transport =
             A2aTransport::new(ClientSpec { peers, limits, tap: None, runtime: Handle::current() })

@@ -242,13 +242,7 @@ fn client(
             peers.insert(id, PeerAddress { url, elsewhere, credential, authority, certificate });
         }
     }
-    let limits = ClientLimits {
-        wire: spec.wire_limits(),
-        reply_bytes_max: spec.limits.body_bytes_max,
-        connect_ms_max: 5_000,
-        reply_ms_max: 15_000,
-        carried_max: 256,
-    };
+    let limits = ClientLimits::new(spec.wire_limits(), spec.limits.body_bytes_max);
     A2aTransport::new(ClientSpec { peers, limits, tap, runtime: Handle::current() })
         .map_err(|e| ServeError::Unfit(format!("peers cannot be called: {e}")))
 }

@@ -50,13 +50,7 @@ fn a_hundred_thousand_pending_handoffs_take_little_memory_each() {
         authority: None,
         certificate: None,
     };
-    let limits = ClientLimits {
-        wire: spec.wire_limits(),
-        reply_bytes_max: spec.limits.body_bytes_max,
-        connect_ms_max: 5_000,
-        reply_ms_max: 15_000,
-        carried_max: 256,
-    };
+    let limits = ClientLimits::new(spec.wire_limits(), spec.limits.body_bytes_max);
     let peers = [(PeerId(1), address)].into();
     let transport =
         A2aTransport::new(ClientSpec { peers, limits, tap: None, runtime: runtime.handle().clone() })

@@ -126,13 +126,7 @@ fn check(url: &str, key: Option<&str>) -> Result<ExitCode, Fault> {
         let elsewhere = BTreeMap::from([(String::new(), address.url.clone())]);
         let transport = A2aTransport::new(ClientSpec {
             peers: BTreeMap::from([(peer, PeerAddress { elsewhere, ..address })]),
-            limits: ClientLimits {
-                wire: limits,
-                reply_bytes_max: 1 << 20,
-                connect_ms_max: 5_000,
-                reply_ms_max: 15_000,
-                carried_max: 1,
-            },
+            limits: ClientLimits::new(limits, 1 << 20),
             tap: None,
             runtime: tokio::runtime::Handle::current(),
         })?;

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, hash::Hash, mem};
 
 /// Bytes of rows, about, at which half of them make room.
-const BYTES_MAX: usize = 32 << 20;
+const BYTES_MAX: usize = 16 << 20;
 /// What a row takes besides its payload, about.
 const ROW_BYTES: usize = 1_000;
 

@@ -57,6 +57,13 @@ pub struct ClientLimits {
     pub carried_max: usize,
 }
 
+impl ClientLimits {
+    /// The times and the number of packets that nodes keep to, for answers of at most so many bytes.
+    pub fn new(wire: wire::Limits, reply_bytes_max: usize) -> Self {
+        ClientLimits { wire, reply_bytes_max, connect_ms_max: 5_000, reply_ms_max: 15_000, carried_max: 256 }
+    }
+}
+
 /// What a client is made of.
 pub struct ClientSpec {
     /// The peers.
