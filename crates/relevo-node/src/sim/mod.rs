@@ -83,7 +83,7 @@ pub fn run(seed: u64, options: &Options, trace: Trace<'_>) -> Run {
     let mut rng = Rng::stream(seed, "world");
     let world = World::draw(&mut rng, is_long);
     let faults = Faults::draw(seed, is_long);
-    let tasks = if is_long { LONG.0 } else { 60 + rng.below(141) as usize };
+    let tasks = if is_long { LONG.0 } else { 40 + rng.below(101) as usize };
     match set_up(seed, options, &world, tasks, &mut rng) {
         Ok(sites) => {
             let hosts = sites.iter().map(|site| site.host(seed, options)).collect();

@@ -86,9 +86,11 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
-/// Another connection that writes, to a database that is there.
+/// Another connection that writes, to a database that is there; what it carries over is synced.
 pub(super) fn open_beside(path: &Path) -> Result<Connection, StoreError> {
-    connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    db.pragma_update(None, "synchronous", "FULL").map_err(|e| fault(path, e))?;
+    Ok(db)
 }
 
 /// A connection that only reads.
