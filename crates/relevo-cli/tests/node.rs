@@ -231,18 +231,21 @@ fn a_snapshot_is_what_the_ledger_leads_to() {
     assert_eq!(node.stop().code(), Some(0));
     orgs.place.data("ledger verify orgb/node.toml");
 
-    // The newer of the two snapshots becomes the older one.
-    let db = rusqlite::Connection::open(orgs.state("orgb").join("node.db")).unwrap();
-    let altered = db.execute(
-        "UPDATE snapshot SET state = (SELECT state FROM snapshot ORDER BY commits LIMIT 1)
-        WHERE commits = (SELECT max(commits) FROM snapshot)",
-        [],
-    );
-    assert_eq!(altered.unwrap(), 1);
-    drop(db);
-    for command in ["serve orgb/node.toml", "ledger verify orgb/node.toml"] {
-        assert_holds(&orgs.place.error(command), &["orgb/node.toml", "snapshot", "altered"]);
+    let db = orgs.state("orgb").join("node.db");
+    let whole = fs::read(&db).unwrap();
+    for (altered, told) in [
+        ("commits = commits + 1000", "commit"),
+        ("state = (SELECT state FROM snapshot ORDER BY commits LIMIT 1)", "altered"),
+    ] {
+        let newest =
+            format!("UPDATE snapshot SET {altered} WHERE commits = (SELECT max(commits) FROM snapshot)");
+        assert_eq!(rusqlite::Connection::open(&db).unwrap().execute(&newest, []).unwrap(), 1);
+        for command in ["serve orgb/node.toml", "ledger verify orgb/node.toml"] {
+            assert_holds(&orgs.place.error(command), &["orgb/node.toml", "snapshot", told]);
+        }
+        fs::write(&db, &whole).unwrap();
     }
+    assert_eq!(orgs.start("orgb").stop().code(), Some(0));
 }
 
 #[test]

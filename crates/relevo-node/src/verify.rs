@@ -72,6 +72,10 @@ pub fn verify(spec: &NodeSpec, team: TeamSpec) -> Result<Verified, VerifyError> 
         return Err(failure.into());
     }
     walked?;
+    if let Some((with, _)) = snapshots.iter().find(|(with, _)| *with > commits) {
+        let what = format!("a snapshot was kept with commit {with}, and the ledger has {commits}");
+        return Err(MachineError::Unfit(what).into());
+    }
     let agents = crew.participants.iter().zip(stage.team().local());
     let agents = agents.map(|(participant, agent)| (agent.name.clone(), participant.counters())).collect();
     Ok(Verified { commits, entries: fold.entries(), head: fold.head(), agents })

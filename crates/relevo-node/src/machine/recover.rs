@@ -131,7 +131,7 @@ impl<'s> Machine<'s> {
             snapshot.state.fill(&mut self.crew, self.stage, &self.spec)?;
             fold = fold.after(snapshot.head, snapshot.entries);
             self.ledger.snapshot = snapshot.entries;
-            after = commits - 1;
+            after = commits.saturating_sub(1);
             kept_with = Some(snapshot.state.digest());
         }
         let (crew, mut failure) = (&mut self.crew, None);
@@ -147,6 +147,9 @@ impl<'s> Machine<'s> {
             })
         });
         walked.map_err(|e| failure.take().unwrap_or(MachineError::Store(e)))?;
+        if kept_with.is_some() {
+            return Err(unfit("the commit with which the snapshot was kept is not there"));
+        }
         (self.ledger.chain, self.ledger.entries) = (fold.chain(), fold.entries());
         if self.ledger.entries == 0 {
             let (config, seed) = (fold::config(self.stage, &self.spec), self.spec.seed);

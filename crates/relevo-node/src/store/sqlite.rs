@@ -136,7 +136,7 @@ impl Store for SqliteStore {
         })?;
         self.commits = number;
         if number.is_multiple_of(LOOK_COMMITS) {
-            self.checkpointer.look(&self.db, &self.path)?;
+            self.checkpointer.look(&self.db);
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 
 use std::{
     path::Path,
-    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    sync::mpsc::{SyncSender, sync_channel},
     thread::{self, JoinHandle},
 };
 
 use rusqlite::Connection;
 
-use super::{Sql, fault, file};
+use super::{Sql, file};
 use crate::store::StoreError;
 
 /// Pages of the log that are not yet in the database when they begin to be carried over.
@@ -37,18 +37,16 @@ impl Checkpointer {
     }
 
     /// Behind a commit of this connection: begin, if there is enough.
-    pub(super) fn look(&self, db: &Connection, path: &Path) -> Result<(), StoreError> {
-        let (in_log, carried) = db
+    pub(super) fn look(&self, db: &Connection) {
+        let behind = db
             .prepare_cached("PRAGMA wal_checkpoint(NOOP)")
-            .and_then(|mut look| look.query_row([], |row| Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))))
-            .map_err(|e| fault(path, e))?;
-        if in_log - carried >= PAGES
+            .and_then(|mut look| look.query_row([], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?)));
+        if behind.is_ok_and(|pages| pages >= PAGES)
             && let Some(wake) = &self.wake
-            && let Err(TrySendError::Disconnected(())) = wake.try_send(())
         {
-            return Err(StoreError::Failed(format!("{}: the checkpointer has ended", path.display())));
+            // Where it is at it already, it is called again by a later commit.
+            let _ = wake.try_send(());
         }
-        Ok(())
     }
 }
 
